@@ -1,0 +1,1 @@
+"""crispdepth: give it what the sensor gave you, and get sharp metric depth."""

@@ -1,0 +1,1 @@
+"""Data sets and made-up scenes: samples out. Knows no model."""

@@ -1,0 +1,1 @@
+"""Networks and filters: tensors in, tensors out."""
