@@ -1,12 +1,13 @@
-"""Sample, Prediction, InputError; the shapes Depth, Rgb, Mask, Classes."""
+"""Model, Sample, Prediction, InputError; the shapes Depth, Rgb, Mask, Classes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 import torch
+from torch import nn
 
 # Axes are always b c h w. These names say what a tensor means; torch checks nothing.
 Depth: TypeAlias = torch.Tensor  # (b, 1, h, w) float32, metres along the optical axis (planar Z)
@@ -18,6 +19,18 @@ Size: TypeAlias = tuple[int, int]  # (height, width) in pixels
 
 class InputError(ValueError):
     """A user's mistake. The message is one line and names the cure; the command exits with 2."""
+
+
+class Model(nn.Module):
+    """A network or filter that says what it is. The contract test holds every row of the catalog to this.
+
+    ``inputs``: what ``forward`` takes, in the words of Sample's fields. Two companions are not listed:
+    ``valid``, the mask that rides with ``low``, and ``size`` (H, W) of the result where no ``rgb`` tells it.
+    ``kind``: ``metric`` (k · low gives k · depth), ``scale`` or ``affine`` (right up to a factor; and a shift).
+    """
+
+    inputs: ClassVar[tuple[str, ...]]
+    kind: ClassVar[str] = "metric"
 
 
 @dataclass(frozen=True)

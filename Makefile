@@ -1,0 +1,36 @@
+# The front door: make demo, make test, make check, make bench. Needs Python 3.11 or newer, git and make.
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?= ../shared/data
+
+.PHONY: demo test check bench clean
+
+demo: .venv/installed ## sharpen a made-up scene and write everything there is to look at into demo/
+	$(BIN)/crispdepth sample -o demo
+	$(BIN)/crispdepth predict --low demo/low.png --unit mm --rgb demo/rgb.png --truth demo/truth.png \
+	  --intrinsics demo/intrinsics.json -o demo/sharp.png --picture demo/view.png --points demo/sharp.ply
+	$(BIN)/crispdepth predict --low demo/low.png --unit mm --rgb demo/rgb.png -o demo/sharp.exr
+
+test: .venv/installed ## lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n auto
+
+check: .venv/installed ## format, lint and types, no tests
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/mypy
+
+bench: .venv/installed ## measure every model on the data sets under DATA and write docs/numbers.md
+	$(BIN)/crispdepth bench --root $(DATA) -o docs/numbers.md
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "crispdepth needs Python 3.11 or newer: make PYTHON=python3.12 demo"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean: ## remove what make made, the environment too
+	rm -rf .venv demo

@@ -1,0 +1,67 @@
+"""names and info: what there is, and what each thing needs."""
+
+from __future__ import annotations
+
+import difflib
+
+from crispdepth.bench.protocol import PROTOCOLS
+from crispdepth.data.sets import SETS
+from crispdepth.models.catalog import CATALOG, DEFAULT, DEFAULT_WITHOUT_RGB, load
+from crispdepth.types import InputError
+from crispdepth.units import UNITS
+
+
+def names() -> str:
+    """Models, data sets, protocols and units, a line each."""
+    model_lines = [f"  {name:16s} {row.task}{_mark(name)}" for name, row in CATALOG.items()]
+    set_lines = [f"  {name:16s} {row.layout}" for name, row in SETS.items()]
+    protocol_lines = [f"  {name:16s} {row.used_by}" for name, row in PROTOCOLS.items()]
+    unit_lines = [f"  {name:16s} {row.text}" for name, row in UNITS.items()]
+    blocks = ["models", *model_lines, "", "data sets", *set_lines, "", "protocols", *protocol_lines]
+    return "\n".join([*blocks, "", "units", *unit_lines])
+
+
+def _mark(name: str) -> str:
+    if name == DEFAULT:
+        return " (default)"
+    return " (default without --rgb)" if name == DEFAULT_WITHOUT_RGB else ""
+
+
+def info(name: str) -> str:
+    """What a model, a data set or a protocol is. Raises InputError offering the nearest names."""
+    if name in CATALOG:
+        return _model(name)
+    if name in SETS:
+        row = SETS[name]
+        unit = {"m": "metres", "levels": "8-bit levels"}.get(row.unit, "as --unit says")
+        return f"data set {name}\n  unit      {unit}\n  needs     {row.layout}\n  source    {row.source}"
+    if name in PROTOCOLS:
+        protocol = PROTOCOLS[name]
+        metres = protocol.describe("", "cm")
+        levels = protocol.describe("", "levels")
+        lines = [f"protocol {name}", f"  used by   {protocol.used_by}", f"  metres    {metres}"]
+        exceptions = [f"{px} px on {set_name}" for set_name, px in protocol.borders.items()]
+        exceptions += [f"{s} clipped to {a:g}–{b:g} m" for s, (a, b) in protocol.clip_truth_m.items()]
+        lines += [f"  levels    {levels}", f"  authors' normalisation: {protocol.normalisation}"]
+        return "\n".join(lines + [f"  but       {', '.join(exceptions)}"] * bool(exceptions))
+    known = [*CATALOG, *SETS, *PROTOCOLS]
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise InputError(f"nothing is called {name!r}{hint} Known: {', '.join(known)}")
+
+
+def _model(name: str) -> str:
+    row, model = CATALOG[name], load(name)
+    count = sum(p.numel() for p in model.parameters())
+    config = getattr(model, "config", None)
+    lines = [
+        f"model {name}{_mark(name)}",
+        f"  task       {row.task}",
+        f"  needs      {', '.join(f'--{i}' for i in model.inputs)}",
+        f"  depth is   {model.kind} (in the unit of what comes in)",
+        f"  parameters {count:,}" + ("" if count else " (a filter without weights)"),
+        f"  licence    {row.licence}",
+        f"  source     {row.source}",
+    ]
+    lines += [f"  settings   {config}"] * (config is not None)
+    return "\n".join([*lines, "  numbers    docs/numbers.md, made by `make bench`"])

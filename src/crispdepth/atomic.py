@@ -1,0 +1,124 @@
+"""Open a file, replace one in a single step; one line for whatever goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TypeAlias
+
+from crispdepth.types import InputError
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+
+def shown(thing: object) -> str:
+    """One printable line, whatever a path or a message holds."""
+    text = str(thing).encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@contextmanager
+def opened(path: PathLike) -> Iterator[IO[bytes]]:
+    """The file, opened to be read; whatever fails inside becomes an InputError that names the path."""
+    name = shown(path)
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise InputError("is a folder; give a file in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError("is no ordinary file; save it to disk first")
+        if status.st_size == 0:
+            raise InputError("is empty (0 bytes); copy or export it again")
+        with open(path, "rb") as file:
+            yield file
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{name}: no such file; check the path") from error
+    except PermissionError as error:
+        raise InputError(f"{name}: not allowed to read it; change its permissions") from error
+    except MemoryError as error:
+        raise InputError(f"{name}: does not fit into memory; cut it into tiles") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: cannot be read ({shown(error)}); check the path and the disk") from error
+
+
+@contextmanager
+def atomic(path: PathLike) -> Iterator[Path]:
+    """A temporary path beside ``path`` (hidden, same suffix) that takes its place when all went well.
+
+    On any exception, Ctrl-C included, the temporary file is removed and ``path`` stays as it was. A full
+    disk or a closed folder is an InputError. A symbolic link is followed, so the link stays.
+
+    Several outputs, all or none: open one ``atomic`` for each (``contextlib.ExitStack``), write every file to
+    its temporary path (the writers of ``io`` may be used: they nest), and leave the stack once. All
+    bytes are on disk before the first name changes, so only a rename itself could still fail.
+    """
+    target = _real(path)
+    if os.path.isdir(target):
+        raise InputError(f"{shown(path)}: is a folder; name a file in it")
+    stem = os.fsencode(target.stem)[:100].decode("utf-8", "ignore")
+    temporary = target.with_name(f".{stem}-{secrets.token_hex(6)}{target.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except InputError as error:
+        # a writer inside knew only the hidden name
+        raise InputError(str(error).replace(shown(temporary), shown(path))) from error
+    except OSError as error:
+        if error.filename not in (None, str(temporary), temporary):
+            raise
+        raise InputError(f"{shown(path)}: cannot be written: {_why(error)}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _real(path: PathLike) -> Path:
+    """The path with all links followed."""
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{shown(path)}: is no usable path ({shown(error)}); choose another name") from error
+
+
+def _why(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "the disk is full; free some space or choose another folder"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "the folder is read-only; choose another one"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return "its folder does not exist; create it first"
+    return f"{shown(error.strerror or error)}; choose another name or folder"
+
+
+def check_output(path: PathLike, inputs: Iterable[PathLike | None], suffixes: Iterable[str]) -> None:
+    """Says before any work that ``path`` could not be written: raises InputError.
+
+    Its folder must exist and be writable, its extension be one of ``suffixes``, and it must be no folder and
+    none of ``inputs``, not even through a link. None among the inputs is skipped.
+    """
+    name, target, known = shown(path), _real(path), tuple(suffixes)
+    if os.path.isdir(target):
+        raise InputError(f"{name}: is a folder; name a file in it")
+    if Path(path).suffix.lower() not in known:
+        raise InputError(f"{name}: unknown extension '{Path(path).suffix}'; use one of {', '.join(known)}")
+    if not os.path.isdir(target.parent):
+        raise InputError(f"{name}: folder {shown(target.parent)} does not exist; create it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{name}: folder {shown(target.parent)} is read-only; choose another one")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise InputError(f"{name}: is no ordinary file; choose another name")
+    for other in inputs:
+        if other is None:
+            continue
+        same = os.path.exists(target) and os.path.exists(other) and os.path.samefile(target, other)
+        if same or _real(other) == target:
+            raise InputError(f"{name}: is also an input ({shown(other)}); choose another name")

@@ -1,0 +1,162 @@
+"""PROTOCOLS: how a benchmark makes its low map, cuts its border, and averages; a number needs its row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from dataclasses import replace as replace_fields
+
+import torch
+
+from crispdepth.degradation import crop_to_multiple, downsample
+from crispdepth.types import InputError, Sample
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One row of PROTOCOLS; the law is that no figure is shown without it.
+
+    ``kernel`` makes the low map of sets in metres, ``kernel_levels`` that of 8-bit sets ("levels"), where
+    ``*-8bit`` means that the low map is rounded to whole levels. ``given``: the sensor's own low map.
+    ``border_px`` is cut from each side before measuring (``borders`` names exceptions by data set).
+    ``clip_truth_m``: the truth of a set is clipped to this range first, by data set.
+    ``measure_m``: only pixels whose truth lies in this range count. ``clip_output``: predictions are
+    clipped to the truth's range. ``crop_px``: the frame is cut into squares of this side, each measured
+    as an image of its own. ``normalisation`` says what the authors did before their network; it changes
+    no linear kernel, and our models normalise by the low map alone, since nobody has the truth's range.
+    The average is always the mean of per-image values.
+    """
+
+    used_by: str
+    kernel: str = "bicubic"
+    kernel_levels: str = "bicubic"
+    border_px: int = 6
+    borders: Mapping[str, int] = field(default_factory=dict)
+    clip_truth_m: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    measure_m: tuple[float, float] | None = None
+    clip_output: bool = False
+    crop_px: int | None = None
+    headline: str = "rmse"
+    normalisation: str = "the low map's own range"
+
+    def border(self, set_name: str) -> int:
+        """Pixels cut from each side of every image of ``set_name``."""
+        return self.borders.get(set_name, self.border_px)
+
+    def describe(self, set_name: str, unit: str) -> str:
+        """The heading every table prints: kernel, rounding, border, unit, average."""
+        kernel = self.kernel_levels if unit == "levels" else self.kernel
+        parts = [f"low map: {kernel}", f"border cut: {self.border(set_name)} px", f"unit: {unit}"]
+        if self.measure_m:
+            parts.append("truth within {:g}–{:g} m".format(*self.measure_m))
+        if set_name in self.clip_truth_m:
+            parts.append("truth clipped to {:g}–{:g} m".format(*self.clip_truth_m[set_name]))
+        if self.clip_output:
+            parts.append("output clipped to the truth's range")
+        if self.crop_px:
+            parts.append(f"squares of {self.crop_px} px")
+        return " · ".join([*parts, "mean of per-image values"])
+
+    def prepare(self, sample: Sample, scale: float, set_name: str, unit: str) -> Iterator[Sample]:
+        """The images this protocol measures, each with a low map made from its truth.
+
+        Raises InputError when the protocol needs the sensor's own map and the sample has none.
+        """
+        kernel = self.kernel_levels if unit == "levels" else self.kernel
+        for part in _squares(sample, self.crop_px) if self.crop_px else [sample]:
+            if kernel == "given":
+                yield _with_given_low(part)
+                continue
+            yield _degrade(part, scale, kernel, self.clip_truth_m.get(set_name))
+
+
+def _cropped(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
+    def cut(x: torch.Tensor | None) -> torch.Tensor | None:
+        return None if x is None else x[..., top : top + height, left : left + width]
+
+    return replace_fields(
+        sample,
+        rgb=cut(sample.rgb),
+        depth=cut(sample.depth),
+        depth_valid=cut(sample.depth_valid),
+        classes=cut(sample.classes),
+    )
+
+
+def _squares(sample: Sample, side: int) -> Iterator[Sample]:
+    """Squares side by side from the upper left corner; what is left over at the far sides is not measured."""
+    assert sample.depth is not None
+    height, width = sample.depth.shape[-2:]
+    if height < side or width < side:
+        raise InputError(f"{sample.name} is {width}x{height}: this protocol needs at least {side}x{side}")
+    for top in range(0, height - side + 1, side):
+        for left in range(0, width - side + 1, side):
+            part = _cropped(sample, top, left, side, side)
+            yield replace_fields(part, name=f"{sample.name}+{top}+{left}")
+
+
+def _with_given_low(sample: Sample) -> Sample:
+    if sample.low is None:
+        raise InputError(f"{sample.name} has no low map of its own (low/NAME.png), which this protocol needs")
+    return sample
+
+
+def _degrade(sample: Sample, scale: float, kernel: str, clip_truth_m: tuple[float, float] | None = None) -> Sample:
+    assert sample.depth is not None
+    assert sample.depth_valid is not None
+    height, width = crop_to_multiple(sample.depth, scale).shape[-2:]
+    part = _cropped(sample, 0, 0, height, width)
+    assert part.depth is not None
+    assert part.depth_valid is not None
+    depth = part.depth.clamp(*clip_truth_m) if clip_truth_m else part.depth
+    low, valid = downsample(depth, part.depth_valid, scale, kernel)
+    return replace_fields(part, depth=depth, low=low, valid=valid)
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "fdsr": Protocol(
+        used_by="FDSR, SUFT, SGNet, SPFNet",
+        kernel_levels="bicubic-8bit",
+        normalisation="NYU: truth's range; RGB-D-D: low map's range; Middlebury, Lu: / 255",
+    ),
+    "dctnet": Protocol(
+        used_by="DCTNet, HCGNet",
+        border_px=0,
+        borders={"nyu": 6},
+        clip_output=True,
+        normalisation="truth's range",
+    ),
+    "naima": Protocol(
+        used_by="NAIMA, WAVE",
+        clip_truth_m={"nyu": (0.1, 10.0), "tofdsr": (0.1, 6.0)},
+        normalisation="clipped truth's range; Middlebury, Lu: / 255",
+    ),
+    "dada": Protocol(
+        used_by="GraphSR, DADA",
+        kernel="average",
+        kernel_levels="average",
+        border_px=0,
+        crop_px=256,
+        headline="mse",
+        normalisation="standard deviation over the whole set",
+    ),
+    "djf": Protocol(
+        used_by="DJF, PAC",
+        kernel="strided",
+        kernel_levels="strided",
+        normalisation="truth's range",
+    ),
+    "tofdsr": Protocol(
+        used_by="TOFDSR, DORNet (a phone's real low map)",
+        kernel="given",
+        kernel_levels="given",
+        measure_m=(0.1, 5.0),
+        normalisation="0–5 m",
+    ),
+    "ctkt": Protocol(
+        used_by="CTKT, PMBANet, HCGNet",
+        kernel_levels="bicubic-8bit",
+        border_px=0,
+        headline="mad",
+    ),
+}

@@ -1,0 +1,123 @@
+"""Figures for people: tables with their protocol in the heading, JSON, and docs/numbers.md."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from crispdepth.atomic import atomic
+from crispdepth.bench.evaluation import Evaluation, evaluate
+from crispdepth.bench.protocol import PROTOCOLS
+from crispdepth.metrics import METRICS
+from crispdepth.models.catalog import CATALOG, load
+from crispdepth.types import InputError
+
+# What docs/numbers.md shows: data set, its folder under --root, protocols, scales.
+PAGE = (
+    ("scenes", None, ("fdsr",), (4, 8, 16)),
+    ("middlebury", "middlebury", ("fdsr", "dctnet"), (4, 8, 16)),
+    ("lu", "lu", ("fdsr", "dctnet"), (4, 8, 16)),
+    ("middlebury_large", "middlebury_large", ("ctkt",), (4, 8, 16)),
+)
+TEXTS = {
+    "rmse": "RMSE",
+    "mse": "MSE",
+    "mad": "MAD",
+    "absrel": "AbsRel",
+    "delta1": "δ1",
+    "edge_rmse": "edge RMSE",
+    "flying": "flying",
+}
+PERCENT = ("flying", "delta1")
+
+
+def _cell(metric: str, value: float) -> str:
+    if not math.isfinite(value):
+        return "–"
+    if metric in PERCENT:
+        return f"{value:.1%}"
+    return f"{value:.4f}" if metric == "absrel" else f"{value:.2f}"
+
+
+def table(results: Sequence[Evaluation]) -> str:
+    """A Markdown table of results under one heading: they must share set, scale and protocol."""
+    first = results[0]
+    assert all(r.heading == first.heading for r in results)
+    rows = [["model", *(TEXTS[m] for m in METRICS)]]
+    rows += [[r.model, *(_cell(m, r.metrics[m]) for m in METRICS)] for r in results]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines.insert(1, "| " + " | ".join("-" * w for w in widths) + " |")
+    return "\n".join([first.heading, "", *lines])
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr; the value is called with (done, total)."""
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(what)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def check_text_output(path: Path) -> None:
+    """Raise InputError before any work when ``path`` cannot be written."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: folder {path.parent} does not exist: create it first")
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write ``value`` atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_numbers(root: Path, out: Path) -> None:
+    """Measure the whole catalog on PAGE and write it as Markdown; sets missing under ``root`` are named."""
+    check_text_output(out)
+    sections, missing = [], []
+    for set_name, folder, protocols, scales in PAGE:
+        if folder is not None and not (root / folder).is_dir():
+            missing.append(set_name)
+            continue
+        for protocol in protocols:
+            for scale in scales:
+                sections.append(_section(set_name, root / folder if folder else None, protocol, scale))
+    if missing:
+        sections.append(f"Not measured, since not found under --root: {', '.join(missing)}.")
+    with atomic(out) as temporary:
+        temporary.write_text("\n\n".join([_preface(), *sections]) + "\n", encoding="utf-8")
+
+
+def _section(set_name: str, root: Path | None, protocol: str, scale: int) -> str:
+    results = []
+    for name in CATALOG:
+        with progress_bar(f"{set_name} x{scale} {protocol} {name}") as progress:
+            model = load(name)
+            results.append(evaluate(model, set_name, root, scale, protocol, name=name, progress=progress))
+    return f"## {set_name} x{scale}, {protocol}\n\n{table(results)}"
+
+
+def _preface() -> str:
+    rows = "\n".join(f"| `{name}` | {row.used_by} |" for name, row in PROTOCOLS.items())
+    return f"""# Numbers
+
+Written by `make bench`, which runs `crispdepth bench --root DIR`; no figure here was typed by hand.
+
+A number means nothing without its protocol, so each table names the kernel that made the low map, the
+rounding (`8bit`), the border cut and the unit. RMSE, MAD and edge RMSE (within 3 pixels of true depth edges)
+are in that unit, MSE in its square; *flying* is the share of pixels near a true edge that hang between the
+two surfaces. Figures on a part of a test set do not compare with papers' figures on the whole; the number of
+images stands in each heading. No model has seen any of these images.
+
+| protocol | used by |
+| --- | --- |
+{rows}"""

@@ -1,0 +1,198 @@
+"""The command: predict, evaluate, bench, sample, names, info. Parses typed words; no logic here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crispdepth.types import InputError, Size
+
+if TYPE_CHECKING:
+    from crispdepth.batch import Job, Settings
+
+app = typer.Typer(
+    name="crispdepth",
+    help="Give it what the sensor gave you, and get sharp metric depth.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path, typer.Option("-o", "--out", help="Where the depth goes: .png .tif .exr .pfm .npy .npz")]
+Root = Annotated[Path | None, typer.Option(help="The folder of the data set")]
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit code 2, never a traceback."""
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error), 2)
+    except MemoryError:
+        _fail("not enough memory: ask for less with --size, or use a smaller picture", 2)
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        _fail("not enough memory: ask for less with --size, or use a smaller picture", 2)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader went away (`| head`): nothing to say, no one to say it to
+        sys.exit(1)
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo("error: " + " ".join(message.split()), err=True)
+    sys.exit(code)
+
+
+def _size(text: str | None) -> Size | None:
+    """``WxH`` to (height, width)."""
+    if text is None:
+        return None
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.isdigit() and height.isdigit()):
+        raise InputError(f"--size {text!r} is not understood: write WIDTHxHEIGHT, such as 640x480")
+    return int(height), int(width)
+
+
+@app.command()
+def predict(
+    low: Annotated[str, typer.Option(help="Low-resolution depth: a file, a folder, or a quoted pattern")],
+    out: Out,
+    rgb: Annotated[str | None, typer.Option(help="The colour picture of the same view")] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(help="What the values of --low are: mm m kitti tum sunrgbd realsense:SCALE disparity relative"),
+    ] = None,
+    out_unit: Annotated[str | None, typer.Option(help="What is written; 16-bit files: mm by default")] = None,
+    model: Annotated[str | None, typer.Option(help="See `crispdepth names`; by default the best one")] = None,
+    size: Annotated[str | None, typer.Option(help="Size of the result, WxH; by default that of --rgb")] = None,
+    scale: Annotated[float | None, typer.Option(help="Or so many times the size of --low")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw a comparison into this .png or .jpg")] = None,
+    points: Annotated[Path | None, typer.Option(help="Write a point cloud into this .ply")] = None,
+    intrinsics: Annotated[
+        str | None, typer.Option(help="fx,fy,cx,cy in pixels of --rgb, or a .json with these")
+    ] = None,
+    fov: Annotated[float, typer.Option(help="Degrees across the longer side, without --intrinsics")] = 60.0,
+    truth: Annotated[Path | None, typer.Option(help="True depth to compare with (same unit)")] = None,
+    keep_holes: Annotated[bool, typer.Option(help="Leave holes instead of filling them")] = False,
+    nan_holes: Annotated[bool, typer.Option(help="NaN and inf in npy and tif files mean no reading")] = False,
+    suffix: Annotated[str, typer.Option(help="Extension of the results, when there are many files")] = ".png",
+) -> None:
+    """Sharpen a low-resolution depth map with its colour picture.
+
+    crispdepth predict --low depth.png --unit mm --rgb photo.jpg -o sharp.png --picture view.png
+
+    Many files at once: --low 'depth/*.png' --rgb 'photos/*.jpg' -o FOLDER, paired by stem.
+    """
+    from crispdepth import batch
+    from crispdepth.models import catalog
+
+    settings = batch.Settings(unit, out_unit, _size(size), scale, intrinsics, fov, keep_holes, nan_holes)
+    if model is None:
+        model = catalog.DEFAULT if rgb is not None else catalog.DEFAULT_WITHOUT_RGB
+    loaded = catalog.load(model)
+    if batch.is_many(low):
+        if truth is not None:
+            raise InputError("--truth compares one file: leave it out for many")
+        jobs, lonely = batch.pair(low, rgb, out, suffix=suffix, picture_dir=picture, points_dir=points)
+        _predict_many(jobs, lonely, loaded, settings)
+        return
+    job = batch.Job(Path(low), out, None if rgb is None else Path(rgb), picture, points, truth)
+    typer.echo(f"model    {model}")
+    for line in batch.run(job, loaded, settings):
+        typer.echo(line)
+
+
+def _predict_many(jobs: list[Job], lonely: list[str], model: Any, settings: Settings) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from crispdepth import batch
+
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("predict", total=len(jobs))
+        failures = batch.run_all(jobs, model, settings, lambda _: progress.advance(task))
+    bad = [*failures, *lonely]
+    typer.echo(f"{len(jobs) - len(failures)} of {len(jobs)} files written")
+    for line in bad:
+        typer.echo(f"failed   {line}", err=True)
+    if bad:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="See `crispdepth names`")],
+    set_name: Annotated[str, typer.Option("--set", help="See `crispdepth names`")],
+    root: Root = None,
+    scale: Annotated[float, typer.Option(help="Low map smaller by this factor")] = 8,
+    protocol: Annotated[str, typer.Option(help="How the low map is made and what is cut")] = "fdsr",
+    unit: Annotated[str | None, typer.Option(help="Of the depth files; set `folder` only")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write every figure here")] = None,
+) -> None:
+    """Measure a model on a data set under a named protocol."""
+    from crispdepth.bench import evaluation, report
+    from crispdepth.models import catalog
+
+    if json_path is not None:
+        report.check_text_output(json_path)
+    with report.progress_bar(f"{model} on {set_name}") as progress:
+        result = evaluation.evaluate(
+            catalog.load(model), set_name, root, scale, protocol, name=model, unit=unit, progress=progress
+        )
+    typer.echo(report.table([result]))
+    if json_path is not None:
+        report.write_json(json_path, result.as_json())
+        typer.echo(f"wrote {json_path}")
+
+
+@app.command()
+def bench(
+    root: Annotated[Path, typer.Option(help="A folder with the folders middlebury/ and lu/ in it")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The page to write")] = Path("docs/numbers.md"),
+) -> None:
+    """Measure every model of the catalog on every set found, and write docs/numbers.md."""
+    from crispdepth.bench import report
+
+    report.write_numbers(root, out)
+    typer.echo(f"wrote {out}")
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write into; made if missing")],
+    scale: Annotated[int, typer.Option(help="Low map smaller by this factor")] = 8,
+    seed: Annotated[int, typer.Option(help="Which scene")] = 7,
+    size: Annotated[str, typer.Option(help="Size of the picture, WxH")] = "640x480",
+) -> None:
+    """Make up a scene to try things on: rgb.png, low.png, truth.png (millimetres), intrinsics.json."""
+    from crispdepth.data.sample import write_sample
+
+    wanted = _size(size)
+    assert wanted is not None
+    for line in write_sample(out, scale, seed, wanted):
+        typer.echo(line)
+
+
+@app.command()
+def names() -> None:
+    """List the models, data sets, protocols and units."""
+    from crispdepth import about
+
+    typer.echo(about.names())
+
+
+@app.command()
+def info(name: Annotated[str, typer.Argument(help="A model, a data set or a protocol")]) -> None:
+    """Say what a model, data set or protocol is: needs, parameters, licence, source."""
+    from crispdepth import about
+
+    typer.echo(about.info(name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""SETS: every data set by name, with its unit, layout and source."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from crispdepth.data import folder, lu, middlebury, nyu, scenes
+from crispdepth.data.folder import Readers
+from crispdepth.types import InputError, Sample
+
+# Scenes for measuring and for tuning have seeds that training never draws.
+HELD_BACK_SEED = 2_000_000_000
+TUNING_SEED = 1_900_000_000
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One row of SETS. ``unit``: ``m``, ``levels`` (8-bit), or empty where the user says it (``--unit``)."""
+
+    unit: str
+    samples: Callable[[Path], Readers]
+    layout: str
+    source: str
+
+
+def _scene(seed: int) -> Sample:
+    return scenes.scenes(1, 480, 640, seed)
+
+
+def scene_samples(first_seed: int = HELD_BACK_SEED, count: int = 24) -> Readers:
+    """Made-up scenes of 480x640 from ``count`` seeds."""
+    return {str(seed): partial(_scene, seed) for seed in range(first_seed, first_seed + count)}
+
+
+def find(name: str, root: Path | None, unit: str | None = None) -> Readers:
+    """The samples of a set by name, unread. Raises InputError for unknown names and empty folders."""
+    if name not in SETS:
+        near = difflib.get_close_matches(name, SETS, n=1, cutoff=0.3)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InputError(f"no data set {name!r}{hint} Known: {', '.join(SETS)}")
+    if name == "scenes":
+        return scene_samples()
+    if root is None:
+        raise InputError(f"data set {name} needs --root, a folder with {SETS[name].layout}")
+    readers = folder.samples(root, unit) if name == "folder" else SETS[name].samples(root)
+    if not readers:
+        raise InputError(f"found no pair of {name} in {root}: it needs {SETS[name].layout}. {SETS[name].source}")
+    return readers
+
+
+SETS: dict[str, DataSet] = {
+    "scenes": DataSet(
+        unit="m",
+        samples=lambda _: scene_samples(),
+        layout="nothing: they are made on the spot",
+        source="Made by crispdepth; free for any use.",
+    ),
+    "middlebury": DataSet(
+        unit="levels",
+        samples=middlebury.samples,
+        layout=middlebury.LAYOUT,
+        source="The pack used by DKN, FDSR, SGNet; originals: vision.middlebury.edu/stereo, research use.",
+    ),
+    "middlebury_large": DataSet(
+        unit="levels",
+        samples=middlebury.large_samples,
+        layout=middlebury.LARGE_LAYOUT,
+        source="Middlebury 2005 at full size; vision.middlebury.edu/stereo, research use.",
+    ),
+    "lu": DataSet(
+        unit="levels",
+        samples=lu.samples,
+        layout=lu.LAYOUT,
+        source="The pack used by DKN, FDSR, SGNet; Lu, Ren and Liu, CVPR 2014, research use.",
+    ),
+    "nyu": DataSet(
+        unit="m",
+        samples=nyu.samples,
+        layout=nyu.LAYOUT,
+        source="NYU Depth V2, labelled set; Silberman et al., ECCV 2012, research use.",
+    ),
+    "folder": DataSet(
+        unit="",
+        samples=folder.samples,
+        layout=folder.LAYOUT,
+        source="Your own files; say their unit with --unit.",
+    ),
+}

@@ -1,0 +1,22 @@
+"""PLY, written: binary point clouds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def ply_bytes(columns: dict[str, np.ndarray]) -> bytes:
+    """Binary little-endian PLY of one point per row; ``columns`` maps property names to (N,) arrays."""
+    names = {"f": "float", "u": "uchar"}
+    kinds = {name: "<f4" if column.dtype.kind == "f" else "u1" for name, column in columns.items()}
+    rows = np.empty(len(next(iter(columns.values()))), dtype=list(kinds.items()))
+    for name, column in columns.items():
+        rows[name] = column
+    head = [
+        "ply",
+        "format binary_little_endian 1.0",
+        "comment crispdepth, metres",
+        f"element vertex {len(rows)}",
+    ]
+    head += [f"property {names[column.dtype.kind]} {name}" for name, column in columns.items()]
+    return "\n".join([*head, "end_header", ""]).encode() + rows.tobytes()

@@ -1,0 +1,155 @@
+"""Camera; metres to points; hole-safe resize and fill; depth edges and flying pixels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+
+from crispdepth.types import Depth, Mask, Rgb, Size
+
+KERNELS = ("bicubic", "average", "nearest")
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera for images of ``width`` x ``height`` pixels; pixel (0, 0) is centred at (0, 0).
+
+    ``fx_px``, ``fy_px``: focal lengths; ``cx_px``, ``cy_px``: principal point; all in pixels.
+    """
+
+    fx_px: float
+    fy_px: float
+    cx_px: float
+    cy_px: float
+    width: int
+    height: int
+
+    @classmethod
+    def from_fov(cls, fov_deg: float, size: Size) -> Self:
+        """Square pixels, the axis through the middle, ``fov_deg`` across the longer side."""
+        height, width = size
+        f_px = 0.5 * max(height, width) / math.tan(math.radians(fov_deg) / 2)
+        return cls(f_px, f_px, (width - 1) / 2, (height - 1) / 2, width, height)
+
+    def resized(self, size: Size) -> Self:
+        """The same camera after its image was resized to ``size`` (pixel centres at half a pixel)."""
+        height, width = size
+        sx, sy = width / self.width, height / self.height
+        cx_px, cy_px = (self.cx_px + 0.5) * sx - 0.5, (self.cy_px + 0.5) * sy - 0.5
+        return type(self)(self.fx_px * sx, self.fy_px * sy, cx_px, cy_px, width, height)
+
+    def matrix(self) -> torch.Tensor:
+        """The intrinsics as a (1, 3, 3) tensor, pixels."""
+        rows = [[self.fx_px, 0, self.cx_px], [0, self.fy_px, self.cy_px], [0, 0, 1]]
+        return torch.tensor([rows], dtype=torch.float32)
+
+
+def points(depth: Depth, intrinsics: torch.Tensor) -> torch.Tensor:
+    """Depth in metres and intrinsics (b, 3, 3) in pixels to points (b, 3, h, w): x right, y down, z ahead."""
+    height, width = depth.shape[-2:]
+    u = torch.arange(width, dtype=depth.dtype, device=depth.device).view(1, 1, 1, -1)
+    v = torch.arange(height, dtype=depth.dtype, device=depth.device).view(1, 1, -1, 1)
+    fx, fy, cx, cy = (intrinsics[:, i, j].view(-1, 1, 1, 1) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    return torch.cat([(u - cx) / fx * depth, (v - cy) / fy * depth, depth], dim=1)
+
+
+def resize(depth: Depth, valid: Mask, size: Size, kernel: str = "bicubic") -> tuple[Depth, Mask]:
+    """Resize a depth map of (b, 1, h, w) to ``size`` without letting a hole leak into its neighbours.
+
+    ``bicubic`` is antialiased, exponent a = -0.5 (what PIL does, both ways); ``average`` weighs by area;
+    ``nearest`` picks the pixel under the centre. Holes get weight 0 (normalised convolution, Knutsson and
+    Westin 1993); where less than half the kernel's weight saw a reading, the result is a hole, of value 0.
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"unknown kernel {kernel!r}; choose from {', '.join(KERNELS)}")
+    weight = valid.to(depth.dtype)
+    total = _resample(torch.where(valid, depth, 0), size, kernel)
+    weight = _resample(weight, size, kernel)
+    seen = weight > 0.5
+    return torch.where(seen, total / torch.where(seen, weight, 1), 0), seen
+
+
+def _resample(x: torch.Tensor, size: Size, kernel: str) -> torch.Tensor:
+    if kernel == "bicubic":
+        return F.interpolate(x, size, mode="bicubic", align_corners=False, antialias=True)
+    return F.interpolate(x, size, mode="area" if kernel == "average" else "nearest-exact")
+
+
+def resize_rgb(rgb: Rgb, size: Size) -> Rgb:
+    """Colours at another size, antialiased bilinear (no overshoot)."""
+    if tuple(rgb.shape[-2:]) == tuple(size):
+        return rgb
+    return F.interpolate(rgb, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def fill(depth: Depth, valid: Mask) -> Depth:
+    """Every hole filled smoothly from the readings around it; readings are kept as they are.
+
+    Push-pull (Gortler et al. 1996): average the readings into ever coarser maps until no hole is left,
+    then hand the coarse values down. A map without any reading comes back as zeros.
+    """
+    if bool(valid.all()) or min(depth.shape[-2:]) < 1:
+        return depth
+    depth = torch.where(valid, depth, 0)
+    if not bool(valid.any()) or max(depth.shape[-2:]) == 1:
+        return depth
+    weight = F.avg_pool2d(valid.to(depth.dtype), 2, ceil_mode=True)
+    coarse = F.avg_pool2d(depth, 2, ceil_mode=True) / weight.clamp(min=1e-6)
+    coarse = fill(coarse, weight > 0)
+    smooth = F.interpolate(coarse, depth.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.where(valid, depth, smooth)
+
+
+def grow(mask: Mask, radius: int) -> Mask:
+    """The mask widened by ``radius`` pixels in every direction (a square)."""
+    if radius < 1:
+        return mask
+    return F.max_pool2d(mask.float(), 2 * radius + 1, stride=1, padding=radius) > 0
+
+
+def local_range(depth: Depth, valid: Mask, radius: int) -> tuple[Depth, Depth]:
+    """Smallest and largest reading within ``radius`` pixels; where there is none, +inf and -inf."""
+    near = -_pool_max(torch.where(valid, -depth, -torch.inf), radius)
+    far = _pool_max(torch.where(valid, depth, -torch.inf), radius)
+    return near, far
+
+
+def _pool_max(x: torch.Tensor, radius: int) -> torch.Tensor:
+    """Maximum over a square window, one axis after the other."""
+    k = 2 * radius + 1
+    x = F.max_pool2d(x, (1, k), stride=1, padding=(0, radius))
+    return F.max_pool2d(x, (k, 1), stride=1, padding=(radius, 0))
+
+
+def depth_edges(depth: Depth, valid: Mask, jump: float = 0.05) -> Mask:
+    """Pixels beside a depth edge: a neighbour (of 4) differs by more than ``jump`` of the nearer of the two.
+
+    Relative to the depth itself, so the answer is the same in metres, millimetres and levels; below 1 % of
+    the largest reading the floor of 1 % is used, so that values near 0 make no false edges.
+    """
+    floor = 0.01 * torch.where(valid, depth, 0).amax(dim=(1, 2, 3), keepdim=True)
+    edges = torch.zeros_like(valid)
+    for axis in (-1, -2):
+        n = depth.shape[axis] - 1
+        a, b = depth.narrow(axis, 0, n), depth.narrow(axis, 1, n)
+        both = valid.narrow(axis, 0, n) & valid.narrow(axis, 1, n)
+        step = both & ((a - b).abs() > jump * torch.maximum(torch.minimum(a, b), floor))
+        edges.narrow(axis, 0, n).logical_or_(step)
+        edges.narrow(axis, 1, n).logical_or_(step)
+    return edges
+
+
+def flying_pixels(depth: Depth, valid: Mask, jump: float = 0.05) -> Mask:
+    """Pixels that hang in the air between two surfaces: drop them from a point cloud.
+
+    Within 2 pixels both a nearer and a farther surface exist, more than ``jump`` (relative) apart, and the
+    pixel lies in the middle half between them: it belongs to neither.
+    """
+    near, far = local_range(depth, valid, radius=2)
+    gap = far - near
+    between = (depth > near + 0.25 * gap) & (depth < far - 0.25 * gap)
+    return valid & (gap > 2 * jump * near) & between

@@ -1,0 +1,175 @@
+"""predict: any array, tensor or file in, a Prediction out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from crispdepth.formats.raw import MAX_PIXELS
+from crispdepth.geometry import resize, resize_rgb
+from crispdepth.io import decode_depth, read_depth, read_rgb
+from crispdepth.models.catalog import load
+from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Size
+
+BYTES_PER_PIXEL = 200  # what the hungriest classical filter holds per output pixel, measured
+ASPECT_TOLERANCE = 0.02
+
+
+Array = np.ndarray | torch.Tensor | str | Path
+
+
+def predict(
+    model: Model | str,
+    low: Array | None = None,
+    rgb: Array | None = None,
+    valid: np.ndarray | torch.Tensor | None = None,
+    unit: str | None = None,
+    size: Size | None = None,
+) -> Prediction:
+    """Sharpen a low-resolution depth map: give it what the sensor gave you.
+
+    ``model``: a catalog name or a loaded model.
+    ``low``: (h, w) depth as a path, numpy array or tensor (axes of length 1 before it are dropped).
+    ``rgb``: a path, an (H, W, 3) array (uint8, uint16, or float in 0..1) or a (3, H, W) tensor.
+    ``valid``: (h, w) bool, False where ``low`` has no reading; without it zeros and negatives are holes
+    (``relative``: none are).
+    ``unit``: what the values of ``low`` are, see ``crispdepth names``: ``m``, ``mm``, ``kitti``, ``tum``,
+    ``disparity``, ``relative`` …; None means metres for floating-point values, and is refused for integers.
+    ``size``: (H, W) of the result; None means the size of ``rgb``.
+
+    Returns a Prediction whose depth is (H, W) float32 in metres (``relative``, ``disparity``: in the
+    input's own values). Raises InputError, a ValueError whose message names the cure, for missing or
+    unreadable input, a depth without a reading, NaN or inf outside the mask, RGB and depth of different
+    shape, and sizes beyond this machine's memory.
+    """
+    if isinstance(model, str):
+        model = load(model)
+    low_map, mask, unit = _low_tensors(low, valid, unit)
+    rgb_map = None if rgb is None else _rgb_tensor(rgb)
+    if size is None:
+        size = _output_size(model, rgb_map)
+    check_size(size)
+    check_aspect((low_map.shape[-2], low_map.shape[-1]), size)
+    inputs: dict[str, Any] = {"low": low_map, "valid": mask}
+    if "rgb" in model.inputs:
+        if rgb_map is None:
+            raise InputError("this model needs the colour picture: pass --rgb (rgb=…), or use --model bicubic")
+        inputs["rgb"] = resize_rgb(rgb_map, size)
+    else:
+        inputs["size"] = size
+    with torch.inference_mode():
+        depth = model(**inputs)
+        seen, _ = resize(mask.float(), torch.ones_like(mask), size, "nearest")
+    return Prediction(depth[0, 0].float().numpy(), seen[0, 0].numpy() > 0, unit)
+
+
+def _low_tensors(
+    low: Array | None, valid: np.ndarray | torch.Tensor | None, unit: str | None
+) -> tuple[Depth, Mask, str]:
+    """Metres (or own values), mask, and what the values are: m, disparity or relative."""
+    if low is None:
+        raise InputError("there is no low-resolution depth: pass --low (low=…)")
+    mask = None if valid is None else _squeeze(valid, "valid").astype(bool)
+    if isinstance(low, str | Path):
+        read = read_depth(low, unit, nan_holes=mask is not None)
+        mask = read.valid if mask is None else mask
+    else:
+        values = _squeeze(low, "low")
+        if values.dtype.kind not in "uif":
+            raise InputError(f"low holds {values.dtype} values: it must hold numbers")
+        _check_same_shape(mask, values)
+        read = decode_depth(values, unit, mask)
+        mask = read.valid
+    _check_same_shape(mask, read.depth)
+    mask = mask & read.valid
+    if not mask.any():
+        raise InputError("the depth has no reading at all (every pixel is a hole): check valid")
+    depth = np.where(mask, read.depth, np.float32(0))
+    return torch.from_numpy(depth)[None, None], torch.from_numpy(mask)[None, None], read.depth_unit
+
+
+def _check_same_shape(mask: np.ndarray | None, values: np.ndarray) -> None:
+    if mask is not None and mask.shape != values.shape:
+        raise InputError(f"valid is {mask.shape}, but the depth is {values.shape}: they must match")
+
+
+def _squeeze(x: np.ndarray | torch.Tensor, what: str) -> np.ndarray:
+    """To a plain (h, w) array; leading (or one trailing) axes of length 1 are dropped."""
+    array = x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+    shape = array.shape
+    while array.ndim > 2 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim != 2 or not array.size:
+        raise InputError(f"{what} has shape {shape}: it must be (height, width)")
+    return array
+
+
+def _rgb_tensor(rgb: Array) -> Rgb:
+    """(1, 3, h, w) float32 in 0..1."""
+    if isinstance(rgb, str | Path):
+        rgb = read_rgb(rgb)
+    if isinstance(rgb, torch.Tensor):
+        array = rgb.detach().cpu().numpy()
+        array = array[0] if array.ndim == 4 and array.shape[0] == 1 else array
+        channels_first = True
+    else:
+        array, channels_first = np.asarray(rgb), False
+    if array.ndim != 3 or array.shape[0 if channels_first else 2] != 3 or not array.size:
+        wanted = "(3, height, width)" if channels_first else "(height, width, 3)"
+        raise InputError(f"rgb has shape {array.shape}: it must be {wanted}")
+    if not channels_first:
+        array = array.transpose(2, 0, 1)
+    if array.dtype in (np.uint8, np.uint16):
+        array = array / np.float32(np.iinfo(array.dtype).max)
+    elif array.dtype.kind != "f":
+        raise InputError(f"rgb holds {array.dtype} values: use uint8, uint16, or floats in 0..1")
+    if not np.isfinite(array).all():
+        raise InputError("rgb holds NaN or inf: repair the picture")
+    if array.max() > 1.001 or array.min() < -0.001:
+        raise InputError(f"rgb floats span {array.min():.3g}..{array.max():.3g}: scale them to 0..1")
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
+
+
+def _output_size(model: Model, rgb: Rgb | None) -> Size:
+    if rgb is None:
+        need = "--rgb" if "rgb" in model.inputs else "--size WxH or --scale S (size=(H, W)), or --rgb"
+        raise InputError(f"how large shall the result be? pass {need}")
+    return rgb.shape[-2], rgb.shape[-1]
+
+
+def check_size(size: Size) -> None:
+    """Raise InputError when a result of ``size`` (height, width) would not fit this machine."""
+    height, width = size
+    if height < 1 or width < 1:
+        raise InputError(f"size {width}x{height} is empty: both sides must be at least 1")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**34
+    need = height * width * BYTES_PER_PIXEL
+    if height * width > MAX_PIXELS or need > memory:
+        raise InputError(
+            f"size {width}x{height} needs about {need / 2**30:.1f} GiB and this machine has "
+            f"{memory / 2**30:.1f} (limit {MAX_PIXELS / 1e6:.0f} megapixels): ask for less with --size"
+        )
+
+
+def check_aspect(low: Size, size: Size) -> None:
+    """Raise InputError unless both sizes can show the same view: one shape, up to a low pixel of rounding."""
+    ratio = (size[0] / low[0]) / (size[1] / low[1])
+    slack = ASPECT_TOLERANCE + 1 / min(low)
+    if abs(np.log(ratio)) <= np.log1p(slack):
+        return
+    turned = (size[1] / low[0]) / (size[0] / low[1])
+    cure = (
+        "one of them seems turned by 90°: rotate it"
+        if abs(np.log(turned)) <= np.log1p(slack)
+        else "crop them to the same view"
+    )
+    raise InputError(
+        f"depth {low[1]}x{low[0]} and picture {size[1]}x{size[0]} differ in shape "
+        f"({low[1] / low[0]:.3f} against {size[1] / size[0]:.3f}): {cure}"
+    )

@@ -1,0 +1,351 @@
+"""Read and write depth with its unit, pictures, labels and points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from crispdepth.atomic import PathLike, atomic, opened, shown
+from crispdepth.formats.exr import exr_bytes, read_exr_depth
+from crispdepth.formats.numpy_pfm import (
+    npy_bytes,
+    npz_bytes,
+    pfm_bytes,
+    read_npy_depth,
+    read_npz_depth,
+    read_pfm_depth,
+)
+from crispdepth.formats.ply import ply_bytes
+from crispdepth.formats.png_tiff import (
+    PICTURES,
+    jpeg_bytes,
+    png_bytes,
+    read_colour,
+    read_png_depth,
+    read_png_label,
+    read_tiff_depth,
+    tiff_bytes,
+)
+from crispdepth.formats.raw import Raw, check_size, sniff
+from crispdepth.types import InputError
+from crispdepth.units import UNITS, Unit, parse_unit
+
+DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".exr", ".pfm", ".npy", ".npz")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+# ---------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True, eq=False)
+class DepthFile:
+    """A depth map as read.
+
+    ``depth``: (H, W) float32, metres (own values for ``disparity`` and ``relative``), 0 at holes.
+    ``valid``: (H, W) bool, False at holes. ``unit``: the file's, such as ``mm``. ``stored``: its dtype.
+    """
+
+    depth: np.ndarray
+    valid: np.ndarray
+    unit: str
+    stored: str
+
+    @property
+    def depth_unit(self) -> str:
+        """The unit of ``depth``: ``m``, ``disparity`` or ``relative``."""
+        return parse_unit(self.unit).depth_unit
+
+    @cached_property
+    def holes(self) -> float:
+        """Share of pixels without a reading, 0..1."""
+        return float(1 - self.valid.mean())
+
+    @cached_property
+    def median(self) -> float:
+        """Median reading, in the unit of ``depth``: a wrong unit is seen here at once."""
+        return float(np.median(self.depth[self.valid]))
+
+
+def read_depth(path: PathLike, unit: str | None = None, nan_holes: bool = False) -> DepthFile:
+    """A depth map of an 8/16-bit PNG, TIFF, EXR, PFM, npy or npz file.
+
+    ``unit`` is a name in ``UNITS``; integer files must be given one, floating-point files default to
+    metres (an npz of ours names its own). 0 and negative values are holes, but not in ``relative``. NaN and
+    inf are holes in EXR and PFM, elsewhere only with ``nan_holes``. Raises InputError, one line, for
+    anything wrong.
+    """
+    row = None if unit is None else parse_unit(unit)
+    with _reading(path) as (file, kind):
+        if kind not in _DEPTH_READERS:
+            lossy = ", whose lossy compression ruins depth" if kind == "JPEG" else ""
+            known = ", ".join(_DEPTH_READERS)
+            raise InputError(f"is {kind or 'no known format'}{lossy}, not a depth file; give {known}")
+        raw = _DEPTH_READERS[kind](file)
+        return _in_metres(raw, row or _default_unit(raw), nan_holes)
+
+
+def decode_depth(
+    values: np.ndarray, unit: str | None = None, valid: np.ndarray | None = None, nan_holes: bool = False
+) -> DepthFile:
+    """What ``read_depth`` does, for an array (H, W) that is in memory already, stored in ``unit``.
+
+    ``valid`` (H, W) bool marks the readings; what stands elsewhere is not looked at. Raises InputError.
+    """
+    raw = Raw(values, valid)
+    return _in_metres(raw, _default_unit(raw) if unit is None else parse_unit(unit), nan_holes)
+
+
+def _default_unit(raw: Raw) -> Unit:
+    if raw.unit is not None:
+        return parse_unit(raw.unit)
+    if raw.values.dtype.kind == "f":
+        return UNITS["m"]
+    raise InputError(f"holds whole numbers ({raw.values.dtype}) and no unit; add --unit with one of {', '.join(UNITS)}")
+
+
+def _in_metres(raw: Raw, unit: Unit, nan_holes: bool) -> DepthFile:
+    values = raw.values
+    valid = np.ones(values.shape, bool) if raw.valid is None else raw.valid
+    finite = np.isfinite(values)
+    bad = int((valid & ~finite).sum())
+    if bad and not (raw.nan_is_hole or nan_holes):
+        cure = "add --nan-holes (nan_holes=True) to make them holes"
+        raise InputError(f"{bad} of {values.size} values are NaN or inf; {cure}")
+    valid = valid & finite
+    if unit.name == "sunrgbd":
+        values = _rotated(values)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = 1.0 if unit.metres is None else unit.metres
+        depth = (values if scale == 1 else values * np.float64(scale)).astype(np.float32)
+    if (valid & ~np.isfinite(depth)).any():
+        raise InputError("values are too large for float32; check the file or its unit")
+    if unit.name != "relative":
+        valid &= depth > 0
+    if not valid.any():
+        raise InputError(f"no reading in {values.size} pixels (all are holes); give a map with depth in it")
+    depth[~valid] = 0
+    return DepthFile(depth, valid, unit.name, str(raw.values.dtype))
+
+
+def _rotated(values: np.ndarray) -> np.ndarray:
+    """SUN RGB-D stores millimetres with the bits rotated left by three (its toolbox, read3dPoints.m)."""
+    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 65535:
+        raise InputError("unit sunrgbd is for 16-bit whole numbers; choose another --unit")
+    bits = values.astype(np.uint16)
+    return (bits >> 3) | (bits << 13)
+
+
+def read_rgb(path: PathLike) -> np.ndarray:
+    """(H, W, 3) float32 in 0..1 of a JPEG, PNG, TIFF, WebP or BMP picture, 8 or 16 bits.
+
+    Turned upright by its EXIF tag; grey and palettes become RGB, alpha is dropped. Raises InputError.
+    """
+    with _reading(path) as (file, kind):
+        if kind not in PICTURES:
+            raise InputError(f"is {kind or 'no known format'}; give a {', '.join(PICTURES)} picture")
+        pixels = read_colour(file, kind)
+    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+
+
+def read_label(path: PathLike) -> np.ndarray:
+    """(H, W) uint8 class numbers as stored in an 8-bit grey or palette PNG. Raises InputError."""
+    with _reading(path) as (file, kind):
+        if kind != "PNG":
+            raise InputError(f"is {kind or 'no known format'}; labels are 8-bit grey or palette PNG")
+        return read_png_label(file)
+
+
+@contextmanager
+def _reading(path: PathLike) -> Iterator[tuple[IO[bytes], str]]:
+    """The open file and its format by content ("" when unknown); errors mention a wrong extension."""
+    with opened(path) as file:
+        kind = sniff(file.read(16)) or ""
+        file.seek(0)
+        suffix = Path(path).suffix.lower()
+        try:
+            yield file, kind
+        except InputError as error:
+            if not kind or _KINDS.get(suffix, kind) == kind:
+                raise
+            raise InputError(f"named {suffix}, but its content is {kind}: {error}") from error
+
+
+# ---------------------------------------------------------------------------------- writing
+
+
+def write_depth(
+    path: PathLike,
+    depth: np.ndarray,
+    valid: np.ndarray | None = None,
+    unit: str = "m",
+    out_unit: str | None = None,
+) -> None:
+    """Writes ``depth`` (H, W) by the extension of ``path``, atomically.
+
+    ``unit`` is the array's: ``m``, ``disparity`` or ``relative``. ``.png`` is 16-bit, in ``out_unit``
+    (millimetres by default, own values rounded); ``.tif`` is float32, or 16-bit when ``out_unit`` is a
+    16-bit unit of metric depth; ``.exr`` (channel Z), ``.pfm``, ``.npy``, ``.npz`` (depth, valid, unit) are
+    float32, scaled when ``out_unit`` asks. Without ``valid``, finite values above 0 are readings (finite
+    ones in ``relative``). Holes are written as 0; in ``relative``, where 0 is a value, as NaN, and 16-bit
+    files keep 0 there. A reading below half a 16-bit step is written as 1, never as a hole. Raises
+    InputError.
+    """
+    suffix = Path(path).suffix.lower()
+    try:
+        if suffix not in DEPTH_SUFFIXES:
+            raise InputError(f"cannot write depth as '{suffix}'; use one of {', '.join(DEPTH_SUFFIXES)}")
+        depth, valid = _checked(depth, valid, unit)
+        row = _target_unit(suffix, unit, out_unit)
+        whole = suffix == ".png" or (suffix in (".tif", ".tiff") and row.integer and row.metres is not None)
+        stored = _whole_numbers(depth, valid, row) if whole else _floats(depth, valid, row)
+        data = npz_bytes(stored, valid, row.name) if suffix == ".npz" else _ENCODERS[suffix](stored)
+    except InputError as error:
+        raise InputError(f"{shown(path)}: {error}") from error
+    _write(path, data)
+
+
+def _write(path: PathLike, data: bytes) -> None:
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _checked(depth: np.ndarray, valid: np.ndarray | None, unit: str) -> tuple[np.ndarray, np.ndarray]:
+    depth = np.asarray(depth)
+    if unit not in ("m", "disparity", "relative"):
+        raise InputError(f"an array's unit is m, disparity or relative, not {shown(unit)}; pass metres")
+    if depth.ndim != 2 or depth.dtype.kind not in "fiu":
+        raise InputError(f"depth must be (H, W) numbers, not {depth.dtype} {depth.shape}; pass one map")
+    check_size(*depth.shape)
+    legal = np.isfinite(depth) & ((depth > 0) | (unit == "relative"))
+    if valid is None:
+        valid = legal
+    valid = np.asarray(valid)
+    if valid.shape != depth.shape or valid.dtype != bool:
+        raise InputError(f"valid must be bool of shape {depth.shape}, not {valid.dtype} of {valid.shape}")
+    wrong = int((valid & ~legal).sum())
+    if wrong:
+        limit = "finite" if unit == "relative" else "finite and above 0"
+        raise InputError(f"{wrong} valid pixels are not {limit}; mark them False in valid")
+    if not valid.any():
+        raise InputError("no valid pixel to write; pass a map with depth in it")
+    return depth, valid
+
+
+def _target_unit(suffix: str, unit: str, out_unit: str | None) -> Unit:
+    row = parse_unit(out_unit or ("mm" if suffix == ".png" and unit == "m" else unit))
+    if row.depth_unit != unit:
+        wanted = "a metric unit such as mm" if unit == "m" else unit
+        raise InputError(f"{unit} depth cannot be written as {row.name}; choose --out-unit {wanted}")
+    if suffix == ".png" and not row.integer:
+        raise InputError("a PNG holds whole numbers, no metres; choose --out-unit mm, or .exr")
+    if suffix not in (".png", ".tif", ".tiff") and row.name == "sunrgbd":
+        raise InputError("sunrgbd is for 16-bit files; write .png, or choose --out-unit mm")
+    return row
+
+
+def _floats(depth: np.ndarray, valid: np.ndarray, unit: Unit) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = 1.0 if unit.metres is None else unit.metres
+        stored = (depth if scale == 1 else depth / np.float64(scale)).astype(np.float32)
+    if not np.isfinite(stored[valid]).all():
+        raise InputError("values are too large for float32; check the depth or choose another --out-unit")
+    stored[~valid] = np.nan if unit.name == "relative" else 0
+    return stored
+
+
+def _whole_numbers(depth: np.ndarray, valid: np.ndarray, unit: Unit) -> np.ndarray:
+    scaled = np.where(valid, depth, 0) / np.float64(1.0 if unit.metres is None else unit.metres)
+    whole = np.rint(scaled)
+    if unit.name != "relative":
+        whole[valid] = np.maximum(whole[valid], 1)
+    if unit.metres is None:
+        _check_own_values(scaled[valid], whole[valid])
+    elif whole.max() > 65535:
+        far, end = float(depth[valid].max()), 65535 * unit.metres
+        coarse = "--out-unit kitti or " if unit.name != "kitti" and far < 255.9 else ""
+        raise InputError(f"reaches {far:.3f} m, but 16-bit {unit.name} ends at {end:.3f} m; use {coarse}.exr")
+    bits = whole.astype(np.uint16)
+    return (bits << 3) | (bits >> 13) if unit.name == "sunrgbd" else bits
+
+
+def _check_own_values(values: np.ndarray, whole: np.ndarray) -> None:
+    low, high = float(values.min()), float(values.max())
+    span, cure = f"values {low:.6g} to {high:.6g}", "write .exr or .npy"
+    if whole.min() < 0 or whole.max() > 65535:
+        raise InputError(f"{span} do not fit 16 bits (0 to 65535); {cure}")
+    if float(np.abs(values - whole).max()) > 0.01 * (high - low):
+        raise InputError(f"{span} would lose over 1 % of their range as whole numbers; {cure}")
+
+
+def write_rgb(path: PathLike, rgb: np.ndarray) -> None:
+    """Writes a picture, (H, W, 3) uint8, as ``.png`` or ``.jpg``, atomically. Raises InputError."""
+    suffix, rgb = Path(path).suffix.lower(), np.asarray(rgb)
+    if suffix not in PICTURE_SUFFIXES:
+        raise InputError(f"{shown(path)}: cannot write a picture as '{suffix}'; use {', '.join(PICTURE_SUFFIXES)}")
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
+        raise InputError(f"{shown(path)}: a picture is (H, W, 3) uint8, not {rgb.dtype} {rgb.shape}")
+    _write(path, (png_bytes if suffix == ".png" else jpeg_bytes)(np.ascontiguousarray(rgb)))
+
+
+def write_points(
+    path: PathLike, points: np.ndarray, colours: np.ndarray | None = None, normals: np.ndarray | None = None
+) -> None:
+    """Writes a binary ``.ply``: ``points`` (N, 3) metres, ``colours`` (N, 3) uint8, ``normals`` (N, 3).
+
+    Property names are the usual x y z, nx ny nz, red green blue. Raises InputError.
+    """
+    name, points = shown(path), np.asarray(points)
+    if Path(path).suffix.lower() != ".ply":
+        raise InputError(f"{name}: points are written as .ply; change the extension")
+    if len(points) == 0:
+        raise InputError(f"{name}: no point to write; is every pixel a hole?")
+    columns: dict[str, np.ndarray] = {}
+    parts = (("x y z", points, "f"), ("nx ny nz", normals, "f"), ("red green blue", colours, "u"))
+    for names, part, kind in parts:
+        if part is None:
+            continue
+        part = np.asarray(part)
+        if part.shape != (len(points), 3) or part.dtype.kind != kind or (kind == "u" and part.itemsize > 1):
+            raise InputError(f"{name}: {names} need shape ({len(points)}, 3), not {part.dtype} {part.shape}")
+        if not np.isfinite(part).all():
+            raise InputError(f"{name}: {names} hold NaN or inf; drop those points first")
+        columns |= {label: part[:, i] for i, label in enumerate(names.split())}
+    _write(path, ply_bytes(columns))
+
+
+# ---------------------------------------------------------------------------------- tables
+
+_DEPTH_READERS: dict[str, Callable[[IO[bytes]], Raw]] = {
+    "PNG": read_png_depth,
+    "TIFF": read_tiff_depth,
+    "EXR": read_exr_depth,
+    "PFM": read_pfm_depth,
+    "npy": read_npy_depth,
+    "npz": read_npz_depth,
+}
+_ENCODERS: dict[str, Callable[[np.ndarray], bytes]] = {
+    ".png": png_bytes,
+    ".tif": tiff_bytes,
+    ".tiff": tiff_bytes,
+    ".exr": exr_bytes,
+    ".pfm": pfm_bytes,
+    ".npy": npy_bytes,
+}
+_KINDS = {  # what an extension promises
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".exr": "EXR",
+    ".pfm": "PFM",
+    ".npy": "npy",
+    ".npz": "npz",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WebP",
+    ".bmp": "BMP",
+}

@@ -1,0 +1,130 @@
+"""Depth to colours with a legend, error maps, and comparisons side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+HOLE = (40, 40, 40)
+INK, PAPER = (235, 235, 235), (24, 24, 27)
+PANEL_PX = 640  # the longer side of one panel
+LEGEND_PX = 64
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values at the two ends of the colour bar, and their unit for the legend."""
+
+    low: float
+    high: float
+    unit: str = "m"
+
+    @classmethod
+    def of(cls, depth: np.ndarray, valid: np.ndarray, unit: str = "m") -> Range:
+        """From the 1st to the 99th percentile of the readings: a speck far away must not eat the colours."""
+        if not valid.any():
+            return cls(0, 1, unit)
+        low, high = (float(v) for v in np.percentile(depth[valid], (1, 99)))
+        return cls(low, high if high > low else low + max(abs(low) * 0.01, 1e-6), unit)
+
+
+def colours(depth: np.ndarray, valid: np.ndarray, span: Range, colormap: int = cv2.COLORMAP_VIRIDIS) -> np.ndarray:
+    """(H, W) values to (H, W, 3) uint8, perceptually uniform; holes dark grey."""
+    scaled = np.clip((depth - span.low) / (span.high - span.low), 0, 1)
+    grey = np.round(255 * np.where(valid, scaled, 0)).astype(np.uint8)
+    image = cv2.cvtColor(cv2.applyColorMap(grey, colormap), cv2.COLOR_BGR2RGB)
+    image[~valid] = HOLE
+    return image
+
+
+def error_colours(error: np.ndarray, valid: np.ndarray, span: Range) -> np.ndarray:
+    """(H, W) absolute errors to (H, W, 3) uint8: black is right, bright is wrong."""
+    return colours(error, valid, span, cv2.COLORMAP_INFERNO)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a comparison: ``image`` (h, w, 3) uint8 and what stands under it."""
+
+    image: np.ndarray
+    title: str
+    span: Range | None = None  # draws a colour bar
+    colormap: int = cv2.COLORMAP_VIRIDIS
+
+
+def depth_panel(depth: np.ndarray, valid: np.ndarray, span: Range, title: str) -> Panel:
+    """A depth map in the colours of ``span``."""
+    return Panel(colours(depth, valid, span), title, span)
+
+
+def error_panel(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray, span: Range, title: str) -> Panel:
+    """|prediction - truth| over the valid pixels."""
+    return Panel(error_colours(np.abs(prediction - truth), valid, span), title, span, cv2.COLORMAP_INFERNO)
+
+
+def rgb_panel(rgb: np.ndarray, title: str = "RGB") -> Panel:
+    """(H, W, 3) float in 0..1."""
+    return Panel(np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8), title)
+
+
+def comparison(panels: list[Panel], columns: int = 3) -> np.ndarray:
+    """Panels of one shape side by side, each with its title and legend: (H, W, 3) uint8.
+
+    Every panel is brought to the size of the largest one, 640 pixels at most on the longer side;
+    smaller ones by whole pixels, so that a low map shows its true pixels.
+    """
+    height = max(p.image.shape[0] for p in panels)
+    width = max(p.image.shape[1] for p in panels)
+    shrink = min(1.0, PANEL_PX / max(height, width)) if max(height, width) > PANEL_PX else 1.0
+    grow = max(1.0, 240 / max(height, width))
+    size = (max(1, round(width * shrink * grow)), max(1, round(height * shrink * grow)))
+    columns = min(columns, len(panels))
+    tile_w, tile_h = max(size[0], 240), size[1] + LEGEND_PX
+    rows = -(-len(panels) // columns)
+    sheet = Image.new("RGB", (columns * (tile_w + 8) + 8, rows * (tile_h + 8) + 8), PAPER)
+    for i, panel in enumerate(panels):
+        at = (8 + (i % columns) * (tile_w + 8), 8 + (i // columns) * (tile_h + 8))
+        _paste(sheet, panel, at, size)
+    return np.asarray(sheet)
+
+
+def _paste(sheet: Image.Image, panel: Panel, at: tuple[int, int], size: tuple[int, int]) -> None:
+    x, y = at
+    image = Image.fromarray(panel.image)
+    smaller = image.width > size[0]
+    image = image.resize(size, Image.Resampling.LANCZOS if smaller else Image.Resampling.NEAREST)
+    sheet.paste(image, (x, y))
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(15)
+    draw.text((x, y + size[1] + 6), panel.title, fill=INK, font=font)
+    if panel.span is None:
+        return
+    ramp = np.linspace(panel.span.low, panel.span.high, 200, dtype=np.float64)[None].repeat(10, axis=0)
+    bar = colours(ramp, np.ones_like(ramp, dtype=bool), panel.span, panel.colormap)
+    top = y + size[1] + 30
+    low_text, high_text = f"{panel.span.low:.4g}", f"{panel.span.high:.4g} {panel.span.unit}"
+    left = x + round(draw.textlength(low_text, font=font)) + 6
+    draw.text((x, top - 4), low_text, fill=INK, font=font)
+    sheet.paste(Image.fromarray(bar), (left, top))
+    draw.text((left + 206, top - 4), high_text, fill=INK, font=font)
+
+
+def cropped(panel: Panel, window: tuple[int, int, int, int], size: tuple[int, ...], word: str) -> Panel:
+    """The part of a panel that shows ``window`` (top, left, height, width) of an image of ``size``."""
+    top, left, height, width = window
+    sy, sx = panel.image.shape[0] / size[0], panel.image.shape[1] / size[1]
+    rows = slice(int(top * sy), max(int(top * sy) + 1, round((top + height) * sy)))
+    columns = slice(int(left * sx), max(int(left * sx) + 1, round((left + width) * sx)))
+    return replace(panel, image=panel.image[rows, columns], title=f"{panel.title}, {word}")
+
+
+def stacked(sheets: list[np.ndarray]) -> np.ndarray:
+    """Sheets below one another, on paper as wide as the widest."""
+    width = max(s.shape[1] for s in sheets)
+    padded = [np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0))) for s in sheets]
+    for sheet, plain in zip(padded, sheets, strict=True):
+        sheet[:, plain.shape[1] :] = PAPER
+    return np.concatenate(padded)

@@ -1,0 +1,1 @@
+"""Plain, slow numpy: what the fast code must equal."""

@@ -1,0 +1,241 @@
+"""Jobs over files: all or nothing for one, nothing lost for many."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crispdepth import batch
+from crispdepth.batch import Job, Settings, pair, run, run_all
+from crispdepth.io import read_depth, read_rgb
+from crispdepth.models.catalog import load
+from crispdepth.types import InputError
+
+
+def write_inputs(folder: Path, stem: str = "a", holes: bool = False) -> tuple[Path, Path]:
+    """A low map of a step in millimetres, and colours with the same step, x4."""
+    folder.mkdir(exist_ok=True)
+    low = np.full((12, 16), 1000, dtype=np.uint16)
+    low[:, 8:] = 2000
+    if holes:
+        low[2:5, 2:5] = 0
+    rgb = np.full((48, 64, 3), 40, dtype=np.uint8)
+    rgb[:, 32:] = 200
+    Image.fromarray(low).save(folder / f"{stem}_depth.png")
+    Image.fromarray(rgb).save(folder / f"{stem}_rgb.png")
+    return folder / f"{stem}_depth.png", folder / f"{stem}_rgb.png"
+
+
+def read_ply(path: Path) -> tuple[np.ndarray, list[str]]:
+    head, body = path.read_bytes().split(b"end_header\n", 1)
+    lines = head.decode().splitlines()
+    count = int(next(line.split()[-1] for line in lines if line.startswith("element vertex")))
+    names = [line.split()[-1] for line in lines if line.startswith("property")]
+    kinds = {"float": "<f4", "uchar": "u1"}
+    types = [kinds[line.split()[1]] for line in lines if line.startswith("property")]
+    return np.frombuffer(body, np.dtype(list(zip(names, types, strict=True))), count), names
+
+
+def test_a_job_writes_depth_picture_and_points(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path)
+    job = Job(low, tmp_path / "o.png", rgb, tmp_path / "v.png", tmp_path / "p.ply")
+    lines = run(job, load("fgs"), Settings(unit="mm", intrinsics="60,60,31.5,23.5"))
+    assert any("median 1.5 m" in line for line in lines)
+    depth = read_depth(tmp_path / "o.png", "mm").depth
+    assert depth.shape == (48, 64)
+    cloud, names = read_ply(tmp_path / "p.ply")
+    assert {"x", "y", "z", "red", "green", "blue"} <= set(names)
+    near = cloud[cloud["z"] < 1.01]
+    assert near["x"].max() < 0.02  # the near half lies left of the axis
+    assert near["x"].min() == pytest.approx(-31.5 / 60, abs=0.02)
+    assert read_rgb(tmp_path / "v.png").shape[1] > 300
+
+
+def test_the_truth_is_compared_with_and_never_written(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path)
+    truth = np.full((48, 64), 1000, dtype=np.uint16)
+    truth[:, 32:] = 2000
+    Image.fromarray(truth).save(tmp_path / "t.png")
+    before = (tmp_path / "t.png").read_bytes()
+    job = Job(low, tmp_path / "o.png", rgb, tmp_path / "v.png", truth=tmp_path / "t.png")
+    lines = run(job, load("fgs"), Settings(unit="mm"))
+    [line] = [line for line in lines if line.startswith("error")]
+    ours, theirs = (float(word) for word in line.replace(";", "").split() if word.replace(".", "").isdigit())
+    assert ours < theirs
+    assert (tmp_path / "t.png").read_bytes() == before
+
+
+def test_holes_are_filled_and_said_or_kept_on_request(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path, holes=True)
+    lines = run(Job(low, tmp_path / "full.png", rgb), load("fgs"), Settings(unit="mm"))
+    assert any("filled" in line for line in lines)
+    assert read_depth(tmp_path / "full.png", "mm").valid.all()
+    run(Job(low, tmp_path / "holed.png", rgb), load("fgs"), Settings(unit="mm", keep_holes=True))
+    kept = read_depth(tmp_path / "holed.png", "mm").valid
+    assert not kept[8:20, 8:20].any()
+    assert kept[24:].all()
+
+
+def test_intrinsics_of_another_size_are_rescaled_and_of_another_shape_refused(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path)
+    clouds = []
+    for factor in (1, 2):
+        camera = {"fx": 60 * factor, "fy": 60 * factor, "cx": 31.5 * factor + (factor - 1) / 2}
+        camera |= {"cy": 23.5 * factor + (factor - 1) / 2, "width": 64 * factor, "height": 48 * factor}
+        path = tmp_path / f"k{factor}.json"
+        path.write_text(json.dumps(camera))
+        job = Job(low, tmp_path / "o.png", rgb, points=tmp_path / "p.ply")
+        run(job, load("fgs"), Settings(unit="mm", intrinsics=str(path)))
+        clouds.append(read_ply(tmp_path / "p.ply")[0]["x"])
+    np.testing.assert_allclose(clouds[0], clouds[1], atol=1e-5)
+    (tmp_path / "k.json").write_text(json.dumps({**camera, "height": 64}))
+    with pytest.raises(InputError, match="another shape"):
+        run(job, load("fgs"), Settings(unit="mm", intrinsics=str(tmp_path / "k.json")))
+
+
+def test_without_intrinsics_the_assumed_field_of_view_is_said(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path)
+    job = Job(low, tmp_path / "o.png", rgb, points=tmp_path / "p.ply")
+    assert any("60°" in line for line in run(job, load("fgs"), Settings(unit="mm")))
+
+
+def test_points_need_metres(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path)
+    job = Job(low, tmp_path / "o.png", rgb, points=tmp_path / "p.ply")
+    with pytest.raises(InputError, match="metres"):
+        run(job, load("fgs"), Settings(unit="disparity"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a_depth.png", "a_rgb.png"]
+
+
+def test_when_one_output_fails_none_is_written(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path)
+    far = np.full((12, 16), 60_000, dtype=np.uint16)
+    Image.fromarray(far).save(low)  # 234 m in kitti's unit: more than 16-bit millimetres hold
+    (tmp_path / "o.png").write_bytes(b"what was there before")
+    job = Job(low, tmp_path / "o.png", rgb, picture=tmp_path / "v.png", points=tmp_path / "p.ply")
+    with pytest.raises(InputError, match=r"out-unit kitti") as caught:
+        run(job, load("fgs"), Settings(unit="kitti"))
+    assert "o.png" in str(caught.value)
+    assert (tmp_path / "o.png").read_bytes() == b"what was there before"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a_depth.png", "a_rgb.png", "o.png"]
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "cure"),
+    [
+        ({"out": "missing/o.png"}, {}, "create it first"),
+        ({"out": "o.gif"}, {}, ".png"),
+        ({"out": "a_rgb.png"}, {}, "also an input"),
+        ({"out": "a_depth.png"}, {}, "also an input"),
+        ({"picture": "o.png"}, {}, "one name|also an input"),
+        ({"picture": "v.bmp"}, {}, ".jpg"),
+        ({"points": "p.obj"}, {}, ".ply"),
+        ({}, {"scale": 4, "size": (48, 64)}, "one of them"),
+        ({}, {"scale": 0.1}, "1 to 64"),
+        ({}, {"fov_deg": 200}, "1 to 170"),
+        ({}, {"unit": None}, "--unit"),
+        ({}, {"unit": "cm"}, "unknown unit"),
+        ({}, {"out_unit": "feet"}, "unknown unit"),
+        ({"truth": "a_depth.png"}, {}, "one size"),
+        ({"low": "nope.png"}, {}, "no such file"),
+        ({"rgb": "nope.png"}, {}, "no such file"),
+        ({"rgb": None}, {}, "--rgb"),
+    ],
+)
+def test_a_mistake_writes_nothing(tmp_path: Path, change: dict, settings: dict, cure: str) -> None:
+    low, rgb = write_inputs(tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    parts = {"low": low, "rgb": rgb, "out": tmp_path / "o.png"}
+    parts |= {k: None if v is None else tmp_path / v for k, v in change.items()}
+    with pytest.raises(InputError, match=cure) as caught:
+        run(Job(**parts), load("fgs"), Settings(**{"unit": "mm", **settings}))
+    assert "\n" not in str(caught.value)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path)
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(InputError, match="read-only"):
+        run(Job(low, tmp_path / "locked" / "o.png", rgb), load("fgs"), Settings(unit="mm"))
+
+
+def test_a_large_picture_shows_a_detail_at_full_size(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path)
+    run(Job(low, tmp_path / "o.png", rgb, tmp_path / "small.png"), load("bicubic"), Settings(unit="mm"))
+    large = Settings(unit="mm", size=(768, 1024))
+    run(Job(low, tmp_path / "o.png", rgb, tmp_path / "large.png"), load("bicubic"), large)
+    assert read_rgb(tmp_path / "large.png").shape[0] > 1.5 * 480
+    assert read_rgb(tmp_path / "small.png").shape[0] < 1.5 * 480
+
+
+# ------------------------------------------------------------------------------- many files
+
+
+def folders(tmp_path: Path, stems: tuple[str, ...]) -> tuple[Path, Path, Path]:
+    low_dir, rgb_dir, out = (tmp_path / name for name in ("low", "rgb", "out"))
+    for folder in (low_dir, rgb_dir, out):
+        folder.mkdir()
+    for stem in stems:
+        low, rgb = write_inputs(tmp_path / "made", stem)
+        low.rename(low_dir / f"{stem}.png")
+        rgb.rename(rgb_dir / f"{stem}.png")
+    return low_dir, rgb_dir, out
+
+
+def test_a_bad_file_does_not_stop_the_others(tmp_path: Path) -> None:
+    low_dir, rgb_dir, out = folders(tmp_path, ("one", "two", "three with a space", "vier-äöü"))
+    (low_dir / "two.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    jobs, lonely = pair(str(low_dir / "*.png"), str(rgb_dir), out)
+    seen: list[Job] = []
+    failures = run_all(jobs, load("fgs"), Settings(unit="mm"), seen.append)
+    assert len(seen) == 4
+    assert len(failures) == 1
+    assert "two.png" in failures[0]
+    assert not lonely
+    assert sorted(p.name for p in out.iterdir()) == ["one.png", "three with a space.png", "vier-äöü.png"]
+
+
+def test_files_without_a_partner_are_named(tmp_path: Path) -> None:
+    low_dir, rgb_dir, out = folders(tmp_path, ("one", "two", "three"))
+    (low_dir / "two.png").unlink()
+    (rgb_dir / "three.png").unlink()
+    jobs, lonely = pair(str(low_dir), str(rgb_dir), out, picture_dir=out, points_dir=out)
+    assert [job.low.name for job in jobs] == ["one.png"]
+    assert len(lonely) == 2
+    assert "three.png" in lonely[0]
+    assert run_all(jobs, load("fgs"), Settings(unit="mm")) == []
+    assert sorted(p.name for p in out.iterdir()) == ["one.ply", "one.png", "one_view.png"]
+
+
+def test_many_files_need_a_folder_and_a_match(tmp_path: Path) -> None:
+    low_dir, rgb_dir, out = folders(tmp_path, ("one",))
+    with pytest.raises(InputError, match="create it first"):
+        pair(str(low_dir), str(rgb_dir), tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no file matches"):
+        pair(str(low_dir / "*.tif"), str(rgb_dir), out)
+    (rgb_dir / "one.png").rename(rgb_dir / "other.png")
+    with pytest.raises(InputError, match="pairs"):
+        pair(str(low_dir), str(rgb_dir), out)
+
+
+def test_the_results_never_overwrite_the_inputs(tmp_path: Path) -> None:
+    low_dir, rgb_dir, _ = folders(tmp_path, ("one",))
+    before = (low_dir / "one.png").read_bytes()
+    jobs, _ = pair(str(low_dir), str(rgb_dir), low_dir)
+    failures = run_all(jobs, load("fgs"), Settings(unit="mm"))
+    assert "also an input" in failures[0]
+    assert (low_dir / "one.png").read_bytes() == before
+
+
+def test_a_file_with_brackets_in_its_name_is_one_file(tmp_path: Path) -> None:
+    low, _ = write_inputs(tmp_path, "a[1]")
+    assert not batch.is_many(str(low))
+    assert batch.is_many(str(tmp_path))
+    assert batch.is_many(str(tmp_path / "*.png"))

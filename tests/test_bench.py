@@ -1,0 +1,153 @@
+"""Protocols and evaluation against plain numpy and PIL, on made-up levels and, where present, real images."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from reference.plain import bicubic_rmse
+
+from crispdepth.bench.evaluation import evaluate
+from crispdepth.bench.protocol import PROTOCOLS
+from crispdepth.bench.report import table, write_json
+from crispdepth.models.catalog import load
+from crispdepth.types import InputError, Sample
+
+
+@pytest.fixture(scope="module")
+def levels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three made-up pairs named like Middlebury's, 8-bit levels, sides no multiples of 16."""
+    root = tmp_path_factory.mktemp("middlebury")
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        depth = rng.integers(20, 240, (10, 13)).astype(np.uint8).repeat(11, 0).repeat(11, 1)
+        rgb = np.stack([depth, 255 - depth, depth // 2], -1)
+        Image.fromarray(depth).save(root / f"Middlebury_{i:02d}_output_depth.png")
+        Image.fromarray(rgb).save(root / f"Middlebury_{i:02d}_output_color.png")
+    return root
+
+
+def plain_mean(root: Path, pattern: str, scale: int, protocol: str) -> float:
+    border, eight_bit, clip = {"fdsr": (6, True, False), "dctnet": (0, False, True)}[protocol]
+    truths = [np.asarray(Image.open(p)) for p in sorted(root.glob(pattern))]
+    return float(np.mean([bicubic_rmse(t, scale, border, eight_bit, clip) for t in truths]))
+
+
+@pytest.mark.parametrize("protocol", ["fdsr", "dctnet"])
+@pytest.mark.parametrize("scale", [4, 8, 16])
+def test_bicubic_equals_pil_on_made_up_levels(levels: Path, scale: int, protocol: str) -> None:
+    ours = evaluate(load("bicubic"), "middlebury", levels, scale, protocol)
+    assert ours.metrics["rmse"] == pytest.approx(plain_mean(levels, "*_depth.png", scale, protocol), abs=0.01)
+    assert len(ours.images) == 3
+
+
+@pytest.mark.parametrize("set_name", ["middlebury", "lu"])
+@pytest.mark.parametrize("protocol", ["fdsr", "dctnet"])
+@pytest.mark.parametrize("scale", [4, 8, 16])
+def test_bicubic_equals_pil_on_the_real_images(real_data: Path, set_name: str, scale: int, protocol: str) -> None:
+    ours = evaluate(load("bicubic"), set_name, real_data / set_name, scale, protocol)
+    expected = plain_mean(real_data / set_name, "*_depth.png", scale, protocol)
+    assert ours.metrics["rmse"] == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("scale", [8, 16])
+@pytest.mark.parametrize("set_name", ["middlebury", "lu"])
+def test_fgs_beats_bicubic_on_the_real_images(real_data: Path, set_name: str, scale: int) -> None:
+    ours, plain = (
+        evaluate(load(name), set_name, real_data / set_name, scale, "fdsr").metrics["rmse"]
+        for name in ("fgs", "bicubic")
+    )
+    assert ours < 0.9 * plain
+
+
+def metric_sample(height: int = 300, width: int = 520) -> Sample:
+    depth = torch.linspace(0.05, 12, height * width).reshape(1, 1, height, width)
+    rgb = torch.zeros(1, 3, height, width)
+    return Sample(rgb=rgb, depth=depth, depth_valid=torch.ones_like(depth, dtype=torch.bool), name="x")
+
+
+def test_the_border_is_cut_where_the_protocol_says() -> None:
+    assert PROTOCOLS["fdsr"].border("lu") == PROTOCOLS["fdsr"].border("nyu") == 6
+    assert PROTOCOLS["dctnet"].border("lu") == 0
+    assert PROTOCOLS["dctnet"].border("nyu") == 6
+
+
+def test_naima_clips_the_truth_of_nyu_only() -> None:
+    [part] = PROTOCOLS["naima"].prepare(metric_sample(), 4, "nyu", "m")
+    assert part.depth is not None
+    assert (float(part.depth.min()), float(part.depth.max())) == pytest.approx((0.1, 10))
+    [part] = PROTOCOLS["naima"].prepare(metric_sample(), 4, "rgbdd", "m")
+    assert part.depth is not None
+    assert float(part.depth.max()) > 11
+
+
+def test_dada_measures_squares_of_256_with_averaged_low_maps() -> None:
+    parts = list(PROTOCOLS["dada"].prepare(metric_sample(), 8, "nyu", "m"))
+    assert [p.name for p in parts] == ["x+0+0", "x+0+256"]
+    first = parts[0]
+    assert first.depth is not None
+    assert first.low is not None
+    torch.testing.assert_close(first.low[0, 0, 0, 0], first.depth[0, 0, :8, :8].mean())
+
+
+def test_a_protocol_with_the_sensors_own_map_asks_for_it() -> None:
+    with pytest.raises(InputError, match="low/NAME"):
+        list(PROTOCOLS["tofdsr"].prepare(metric_sample(), 4, "folder", "m"))
+
+
+def test_every_protocol_names_kernel_border_unit_and_average() -> None:
+    for row in PROTOCOLS.values():
+        for unit in ("cm", "levels"):
+            text = row.describe("nyu", unit)
+            assert all(word in text for word in ("low map", "border", unit, "mean of per-image"))
+        assert dataclasses.is_dataclass(row)
+
+
+def test_the_json_has_the_promised_shape(levels: Path, tmp_path: Path) -> None:
+    result = evaluate(load("bicubic"), "middlebury", levels, 8, "fdsr", name="bicubic")
+    write_json(tmp_path / "f.json", result.as_json())
+    read = json.loads((tmp_path / "f.json").read_text())
+    assert {"model", "set", "scale", "protocol", "unit", "metrics", "images"} <= read.keys()
+    assert read["unit"] == "levels"
+    assert {"rmse", "mad", "absrel", "delta1", "edge_rmse", "flying"} <= read["metrics"].keys()
+    assert [i["name"] for i in read["images"]] == [f"Middlebury_{i:02d}_output" for i in range(3)]
+    assert read["metrics"]["rmse"] == pytest.approx(np.mean([i["rmse"] for i in read["images"]]))
+
+
+def test_a_table_prints_protocol_and_number_of_images(levels: Path) -> None:
+    text = table([evaluate(load("bicubic"), "middlebury", levels, 8, "fdsr", name="bicubic")])
+    assert "3 images" in text
+    assert "bicubic-8bit" in text
+    assert "border cut: 6 px" in text
+
+
+def test_metres_are_reported_in_centimetres(tmp_path: Path) -> None:
+    (tmp_path / "rgb").mkdir()
+    (tmp_path / "depth").mkdir()
+    rng = np.random.default_rng(0)
+    depth = rng.uniform(1, 2, (8, 8)).astype(np.float32).repeat(8, 0).repeat(8, 1)
+    np.save(tmp_path / "depth" / "a.npy", depth)
+    Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "rgb" / "a.png")
+    result = evaluate(load("bicubic"), "folder", tmp_path, 4, "dctnet")
+    assert result.unit == "cm"
+    assert result.metrics["rmse"] == pytest.approx(100 * bicubic_rmse(depth, 4, 0, False, True), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cure"),
+    [
+        (("middelbury", None, 8, "fdsr"), "did you mean middlebury"),
+        (("middlebury", None, 8, "fdsr"), "--root"),
+        (("middlebury", Path("nowhere"), 8, "fdsr"), "Middlebury_NN_output_color.png"),
+        (("middlebury", Path("nowhere"), 8, "fdrs"), "did you mean fdsr"),
+        (("middlebury", Path("nowhere"), 0.5, "fdsr"), "1 to 64"),
+    ],
+)
+def test_a_wrong_word_is_refused_with_a_cure(arguments: tuple, cure: str) -> None:
+    with pytest.raises(InputError, match=cure):
+        evaluate(load("bicubic"), *arguments)

@@ -1,0 +1,176 @@
+"""The command as a person types it: exit codes, one-line errors, and real sensors' files."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_batch import folders, write_inputs
+
+from crispdepth.cli import main
+from crispdepth.io import read_depth
+from crispdepth.models.catalog import CATALOG
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def crispdepth(*words: object) -> subprocess.CompletedProcess[str]:
+    """The command in this process (a new one takes seconds to import torch): what main() sees and prints."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    typed = ["crispdepth", *map(str, words)]
+    before, sys.argv = sys.argv, typed
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        sys.argv = before
+    return subprocess.CompletedProcess(typed, code, out.getvalue(), err.getvalue())
+
+
+def refused(result: subprocess.CompletedProcess[str], cure: str) -> None:
+    """One line on stderr that names the cure, exit code 2, nothing on stdout but what was read."""
+    assert result.returncode == 2, result
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert re.search(cure, lines[0]), lines[0]
+    assert "wrote" not in result.stdout
+
+
+def test_predict_evaluate_names_info_and_sample_work(tmp_path: Path) -> None:
+    assert crispdepth("sample", "-o", tmp_path / "s", "--size", "128x96").returncode == 0
+    s = tmp_path / "s"
+    words = ["--low", s / "low.png", "--unit", "mm", "--rgb", s / "rgb.png", "--truth", s / "truth.png"]
+    words += ["--intrinsics", s / "intrinsics.json", "--picture", s / "v.png", "--points", s / "p.ply"]
+    done = crispdepth("predict", *words, "-o", s / "sharp.png")
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    for word in ("model    fgs", "unit mm", "median", "holes", "error    RMSE", "v.png", "p.ply", "sharp.png"):
+        assert word in done.stdout
+    assert read_depth(s / "sharp.png", "mm").depth.shape == (96, 128)
+    named = crispdepth("names")
+    assert all(name in named.stdout for name in (*CATALOG, "middlebury", "fdsr", "kitti", "realsense"))
+    for name in (*CATALOG, "nyu", "dctnet"):
+        assert crispdepth("info", name).returncode == 0
+
+
+def test_evaluate_writes_json_and_prints_protocol_and_count(tmp_path: Path) -> None:
+    for part in ("rgb", "depth"):
+        (tmp_path / part).mkdir()
+    depth = np.random.default_rng(0).uniform(1, 2, (6, 8)).astype(np.float32).repeat(8, 0).repeat(8, 1)
+    np.save(tmp_path / "depth" / "a.npy", depth)
+    Image.fromarray(np.zeros((48, 64, 3), dtype=np.uint8)).save(tmp_path / "rgb" / "a.png")
+    words = ["--model", "bicubic", "--set", "folder", "--root", tmp_path, "--scale", 4, "--protocol", "dctnet"]
+    done = crispdepth("evaluate", *words, "--json", tmp_path / "f.json")
+    assert done.returncode == 0, done.stderr
+    assert "1 images" in done.stdout
+    assert "protocol dctnet" in done.stdout
+    read = json.loads((tmp_path / "f.json").read_text())
+    assert (read["model"], read["set"], read["scale"], read["protocol"], read["unit"]) == (
+        "bicubic",
+        "folder",
+        4,
+        "dctnet",
+        "cm",
+    )
+    assert read["metrics"]["rmse"] > 0
+    refused(crispdepth("evaluate", *words, "--json", tmp_path / "nowhere" / "f.json"), "create it")
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        (["--low", "nope.png", "--unit", "mm"], "no such file"),
+        (["--low", "a_depth.png"], "--unit"),
+        (["--low", "a_depth.png", "--unit", "mmm"], "did you mean mm"),
+        (["--low", "a_depth.png", "--unit", "mm", "--model", "bilateral"], "joint-bilateral"),
+        (["--low", "text.png", "--unit", "mm"], "format"),
+        (["--low", "half.png", "--unit", "mm"], "truncated|too early|damaged"),
+        (["--low", "half.npy"], "truncated|too early"),
+        (["--low", "pickle.npy"], "pickle|object"),
+        (["--low", "nan.npy"], "--nan-holes"),
+        (["--low", "empty.png", "--unit", "mm"], "empty"),
+        (["--low", "zero.png", "--unit", "mm"], "all are holes"),
+        (["--low", "turned.png", "--unit", "mm"], "turned by 90"),
+        (["--low", "a_depth.png", "--unit", "mm", "--size", "1000000x1000000"], "ask for less"),
+        (["--low", "a_depth.png", "--unit", "mm", "--size", "big"], "640x480"),
+        (["--low", "a_rgb.png", "--unit", "mm"], "colour"),
+        (["--low", "a_depth.png", "--unit", "mm", "--intrinsics", "1,2,3", "--points", "p.ply"], "fx,fy,cx,cy"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], cure: str
+) -> None:
+    low, rgb = write_inputs(tmp_path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(rgb)
+    (tmp_path / "text.png").write_text("this is no picture")
+    (tmp_path / "half.png").write_bytes(low.read_bytes()[: low.stat().st_size // 2])
+    (tmp_path / "empty.png").write_bytes(b"")
+    maps = np.ones((12, 16), dtype=np.float32)
+    np.save(tmp_path / "half.npy", maps)
+    (tmp_path / "half.npy").write_bytes((tmp_path / "half.npy").read_bytes()[:400])
+    np.save(tmp_path / "pickle.npy", np.array([[object()]], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "nan.npy", np.where(np.arange(16) > 8, np.nan, maps))
+    Image.fromarray(np.zeros((12, 16), dtype=np.uint16)).save(tmp_path / "zero.png")
+    Image.fromarray(np.full((16, 12), 900, dtype=np.uint16)).save(tmp_path / "turned.png")
+    before = sorted(p.name for p in tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    refused(crispdepth("predict", *words, "--rgb", "a_rgb.png", "-o", "o.png"), cure)
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_a_process_of_its_own_says_the_same(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-m", "crispdepth.cli", "predict", "--low", "nope.png", "-o", "o.png"]
+    refused(subprocess.run(command, capture_output=True, text=True, cwd=tmp_path), "no such file")
+
+
+def test_many_files_report_the_bad_one_and_exit_with_1(tmp_path: Path) -> None:
+    low_dir, rgb_dir, out = folders(tmp_path, ("one", "two"))
+    (low_dir / "two.png").write_bytes(b"no picture")
+    words = ["--low", low_dir / "*.png", "--unit", "mm", "--rgb", rgb_dir / "*.png", "-o", out]
+    done = crispdepth("predict", *words)
+    assert done.returncode == 1
+    assert "1 of 2" in done.stdout
+    assert "two.png" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [p.name for p in out.iterdir()] == ["one.png"]
+
+
+# ------------------------------------------------------------------------------- real sensors
+
+
+@pytest.mark.parametrize(
+    ("low", "rgb", "unit", "size", "median_m"),
+    [
+        ("lidar/phone_depth_mm.png", "lidar/phone_color.jpg", ["--unit", "mm"], (1440, 1920), (2.6, 2.7)),
+        ("rgbd_holes/tum_1_depth_5000.png", "rgbd_holes/tum_1_color.png", ["--unit", "tum"], (480, 640), (1.2, 1.8)),
+        ("kitti/0000000005_depth_256.png", "kitti/0000000005_color.png", ["--unit", "kitti"], (375, 1242), (8, 25)),
+        (
+            "d435/000000080-opaque-depth-img.exr",
+            "d435/000000080-opaque-rgb-img.jpg",
+            [],
+            (720, 1280),
+            (0.5, 0.7),
+        ),
+    ],
+)
+def test_real_sensors_files_come_out_metric(
+    real_data: Path, tmp_path: Path, low: str, rgb: str, unit: list[str], size: tuple, median_m: tuple
+) -> None:
+    words = ["--low", real_data / low, *unit, "--rgb", real_data / rgb, "-o", tmp_path / "o.exr"]
+    done = crispdepth("predict", *words)
+    assert done.returncode == 0, done.stderr
+    read = read_depth(tmp_path / "o.exr")
+    assert read.depth.shape == size
+    assert read.valid.all()
+    assert median_m[0] < read.median < median_m[1]

@@ -1,0 +1,126 @@
+"""predict: anything in, a Prediction out, and every mistake answered with its cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import crispdepth as cd
+from crispdepth.inference import check_aspect, check_size
+from crispdepth.types import InputError, Sample
+
+LOW = np.linspace(1, 2, 12 * 16, dtype=np.float32).reshape(12, 16)
+RGB = np.random.default_rng(0).uniform(size=(48, 64, 3)).astype(np.float32)
+
+
+def test_three_lines_sharpen_a_map(tmp_path: Path) -> None:
+    model = cd.load("fgs")
+    pred = cd.predict(model, low=LOW, rgb=RGB)
+    cd.write_depth(tmp_path / "sharp.exr", pred.depth)
+    assert pred.depth.shape == (48, 64)
+    assert pred.depth.dtype == np.float32
+    assert pred.valid.all()
+    assert pred.unit == "m"
+    np.testing.assert_array_equal(cd.read_depth(tmp_path / "sharp.exr").depth, pred.depth)
+
+
+def test_arrays_tensors_and_files_give_the_same(tmp_path: Path, scene: Sample) -> None:
+    low_mm = np.round(LOW * 1000).astype(np.uint16)
+    rgb8 = np.round(RGB * 255).astype(np.uint8)
+    from PIL import Image
+
+    Image.fromarray(low_mm).save(tmp_path / "low.png")
+    Image.fromarray(rgb8).save(tmp_path / "rgb.png")
+    expected = cd.predict("fgs", low=low_mm, rgb=rgb8, unit="mm").depth
+    tensor = torch.from_numpy(low_mm.astype(np.float32))[None, None]
+    rgb_tensor = torch.from_numpy(rgb8.transpose(2, 0, 1).copy())[None]
+    ways: list[dict[str, Any]] = [
+        {"low": tmp_path / "low.png", "rgb": str(tmp_path / "rgb.png")},
+        {"low": tensor, "rgb": rgb_tensor},
+        {"low": low_mm[:, :, None], "rgb": rgb8 / np.float64(255)},
+        {"low": low_mm.astype(np.int32), "rgb": rgb8.astype(np.uint16) * 257},
+    ]
+    for way in ways:
+        np.testing.assert_allclose(cd.predict("fgs", **way, unit="mm").depth, expected, rtol=1e-5)
+
+
+def test_a_hole_is_never_read_and_is_marked() -> None:
+    holed, poisoned = LOW.copy(), LOW.copy()
+    holed[3:6, 4:9] = 0
+    poisoned[3:6, 4:9] = 1e6
+    valid = np.ones(LOW.shape, dtype=bool)
+    valid[3:6, 4:9] = False
+    a = cd.predict("fgs", low=holed, rgb=RGB)
+    b = cd.predict("fgs", low=poisoned, rgb=RGB, valid=valid)
+    c = cd.predict("fgs", low=np.where(valid, LOW, np.nan), rgb=RGB, valid=valid)
+    np.testing.assert_array_equal(a.depth, b.depth)
+    np.testing.assert_array_equal(a.depth, c.depth)
+    assert not a.valid[12:24, 16:36].any()
+    assert a.valid[:12].all()
+    assert a.valid[24:].all()
+
+
+def test_relative_values_come_back_as_they_were_and_zero_is_one_of_them() -> None:
+    levels = np.round((LOW - 1) * 255).astype(np.uint8)
+    pred = cd.predict("bicubic", low=levels, unit="relative", size=(12, 16))
+    np.testing.assert_allclose(pred.depth, levels, atol=1e-3)
+    assert pred.unit == "relative"
+    assert pred.valid.all()
+    assert not cd.predict("bicubic", low=levels, unit="disparity", size=(12, 16)).valid[0, 0]
+
+
+def test_a_model_without_colours_needs_a_size_or_a_picture() -> None:
+    assert cd.predict("bicubic", low=LOW, size=(30, 40)).depth.shape == (30, 40)
+    assert cd.predict("bicubic", low=LOW, rgb=RGB).depth.shape == (48, 64)
+    assert cd.predict("fgs", low=LOW, rgb=RGB, size=(24, 32)).depth.shape == (24, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cure"),
+    [
+        ({"low": None}, "--low"),
+        ({"low": LOW, "rgb": None}, "--rgb"),
+        ({"low": LOW, "rgb": None, "size": (48, 64)}, "--model bicubic"),
+        ({"low": LOW * 0}, "all are holes"),
+        ({"low": LOW, "valid": LOW < 0}, "no reading"),
+        ({"low": LOW, "valid": np.ones((3, 3), dtype=bool)}, "must match"),
+        ({"low": np.where(LOW > 1.5, np.nan, LOW)}, "NaN or inf"),
+        ({"low": np.where(LOW > 1.5, np.inf, LOW)}, "NaN or inf"),
+        ({"low": LOW, "rgb": np.where(RGB > 0.5, np.nan, RGB)}, "NaN or inf"),
+        ({"low": (LOW * 1000).astype(np.uint16)}, "mm"),
+        ({"low": LOW, "unit": "feet"}, "unknown unit"),
+        ({"low": LOW, "rgb": RGB * 255}, "scale them to 0..1"),
+        ({"low": LOW, "rgb": RGB[..., 0]}, r"\(height, width, 3\)"),
+        ({"low": LOW[None, None, None, 0]}, r"must be \(height, width\)|differ in shape"),
+        ({"low": LOW.astype(complex)}, "must hold numbers"),
+        ({"low": LOW.T}, "turned by 90"),
+        ({"low": LOW[:6]}, "crop them to the same view"),
+        ({"low": "no such file.png", "unit": "mm"}, "no such file"),
+        ({"low": LOW, "size": (10**6, 10**6)}, "ask for less"),
+        ({"low": LOW, "size": (0, 5)}, "is empty"),
+        ({"model": "fsg"}, "did you mean fgs"),
+    ],
+)
+def test_a_mistake_is_answered_with_its_cure(arguments: dict[str, Any], cure: str) -> None:
+    merged = {"model": "fgs", "low": LOW, "rgb": RGB, **arguments}
+    with pytest.raises(InputError, match=cure) as caught:
+        cd.predict(**merged)
+    assert "\n" not in str(caught.value)
+
+
+def test_shapes_may_differ_by_a_low_pixel_of_rounding_only() -> None:
+    check_aspect((46, 52), (370, 413))  # Middlebury at x8
+    check_aspect((192, 256), (1440, 1920))
+    check_aspect((375, 1242), (375, 1242))
+    with pytest.raises(InputError):
+        check_aspect((192, 256), (1080, 1920))
+
+
+def test_a_huge_result_is_refused_before_it_is_begun() -> None:
+    check_size((1440, 1920))
+    with pytest.raises(InputError, match="GiB"):
+        check_size((100_000, 100_000))

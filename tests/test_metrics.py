@@ -1,0 +1,69 @@
+"""Every metric against a few lines of numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from crispdepth.metrics import METRICS, absrel, delta1, edge_rmse, flying, mad, mse, rmse
+
+
+def random_pair(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    prediction, target = (rng.uniform(0.5, 4, (3, 1, 20, 30)).astype(np.float32) for _ in range(2))
+    valid = rng.uniform(size=target.shape) > 0.2
+    return torch.from_numpy(prediction), torch.from_numpy(target), torch.from_numpy(valid)
+
+
+def test_the_plain_metrics_equal_numpy_image_by_image() -> None:
+    prediction, target, valid = random_pair()
+    for i in range(3):
+        p, t = (x[i][valid[i]].numpy().astype(np.float64) for x in (prediction, target))
+        assert float(rmse(prediction, target, valid)[i]) == pytest.approx(np.sqrt(np.mean((p - t) ** 2)))
+        assert float(mse(prediction, target, valid)[i]) == pytest.approx(np.mean((p - t) ** 2))
+        assert float(mad(prediction, target, valid)[i]) == pytest.approx(np.mean(np.abs(p - t)))
+        assert float(absrel(prediction, target, valid)[i]) == pytest.approx(np.mean(np.abs(p - t) / t))
+        ratio = np.maximum(p / t, t / p)
+        assert float(delta1(prediction, target, valid)[i]) == pytest.approx(np.mean(ratio < 1.25))
+
+
+def test_what_stands_in_a_hole_never_counts() -> None:
+    prediction, target, valid = random_pair()
+    poisoned = torch.where(valid, target, 1e9), torch.where(valid, prediction, -7.0)
+    for name, metric in METRICS.items():
+        a, b = metric(prediction, target, valid), metric(poisoned[1], poisoned[0], valid)
+        torch.testing.assert_close(a, b, equal_nan=True, msg=name)
+
+
+def test_an_image_without_readings_has_no_value() -> None:
+    prediction, target, valid = random_pair()
+    for name, metric in METRICS.items():
+        assert metric(prediction, target, torch.zeros_like(valid)).isnan().all(), name
+
+
+def step() -> tuple[torch.Tensor, torch.Tensor]:
+    target = torch.full((1, 1, 20, 40), 1.0)
+    target[..., 20:] = 2.0
+    return target, torch.ones_like(target, dtype=torch.bool)
+
+
+def test_edge_rmse_looks_at_3_pixels_beside_edges_only() -> None:
+    target, valid = step()
+    far_off, near = target.clone(), target.clone()
+    far_off[..., :10] += 5
+    near[..., 19] += 0.8  # one of 8 columns: the 2 of the edge and 3 more on each side
+    assert float(edge_rmse(far_off, target, valid)) == 0
+    assert float(edge_rmse(near, target, valid)) == pytest.approx(0.8 / np.sqrt(8))
+    flat = torch.ones_like(target)
+    assert edge_rmse(flat, flat, valid).isnan().all()
+
+
+def test_flying_counts_pixels_in_the_air_and_not_shifted_edges() -> None:
+    target, valid = step()
+    blurred, shifted = target.clone(), target.clone()
+    blurred[..., 19], blurred[..., 20] = 1.4, 1.6
+    shifted[..., 20] = 1.0
+    assert float(flying(blurred, target, valid)) == pytest.approx(2 / 8)
+    assert float(flying(shifted, target, valid)) == 0
+    assert float(flying(target, target, valid)) == 0
