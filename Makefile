@@ -23,7 +23,7 @@ check: .venv/installed ## format, lint and types, no tests
 	$(BIN)/mypy
 
 bench: .venv/installed ## measure every model on the data sets under DATA and write docs/numbers.md
-	$(BIN)/crispdepth bench --root $(DATA) -o docs/numbers.md
+	$(BIN)/crispdepth bench --root $(DATA) -o docs/numbers.md --readme README.md
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -14,7 +14,7 @@ from reference.plain import bicubic_rmse
 
 from crispdepth.bench.evaluation import evaluate
 from crispdepth.bench.protocol import PROTOCOLS
-from crispdepth.bench.report import table, write_json
+from crispdepth.bench.report import table, write_json, write_numbers
 from crispdepth.models.catalog import load
 from crispdepth.types import InputError, Sample
 
@@ -124,6 +124,25 @@ def test_a_table_prints_protocol_and_number_of_images(levels: Path) -> None:
     assert "3 images" in text
     assert "bicubic-8bit" in text
     assert "border cut: 6 px" in text
+
+
+def test_the_page_of_numbers_renews_the_readme_and_names_what_is_missing(levels: Path, tmp_path: Path) -> None:
+    (tmp_path / "middlebury").symlink_to(levels)
+    readme, out = tmp_path / "README.md", tmp_path / "numbers.md"
+    readme.write_text("before <!-- numbers -->old<!-- end of numbers --> after")
+    page = (("middlebury", "middlebury", ("fdsr",), (8.0,)), ("lu", "lu", ("fdsr",), (8.0,)))
+    write_numbers(tmp_path, out, readme, page)
+    text, short = out.read_text(), readme.read_text()
+    assert "not found under --root: lu" in text
+    assert "3 images" in text
+    expected = evaluate(load("bicubic"), "middlebury", levels, 8, "fdsr").metrics["rmse"]
+    assert f"| `bicubic` | {expected:.2f} (1.00) |" in short
+    assert short.startswith("before ")
+    assert short.endswith(" after")
+    assert "old" not in short
+    readme.write_text("no marks")
+    with pytest.raises(InputError, match="marks"):
+        write_numbers(tmp_path, out, readme, page)
 
 
 def test_metres_are_reported_in_centimetres(tmp_path: Path) -> None:

@@ -154,11 +154,12 @@ def evaluate(
 def bench(
     root: Annotated[Path, typer.Option(help="A folder with the folders middlebury/ and lu/ in it")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The page to write")] = Path("docs/numbers.md"),
+    readme: Annotated[Path | None, typer.Option(help="A page whose short table is renewed too")] = None,
 ) -> None:
     """Measure every model of the catalog on every set found, and write docs/numbers.md."""
     from crispdepth.bench import report
 
-    report.write_numbers(root, out)
+    report.write_numbers(root, out, readme)
     typer.echo(f"wrote {out}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,8 @@ from crispdepth.models.catalog import CATALOG, load
 from crispdepth.types import InputError
 
 # What docs/numbers.md shows: data set, its folder under --root, protocols, scales.
-PAGE = (
+Page = tuple[tuple[str, str | None, tuple[str, ...], tuple[float, ...]], ...]
+PAGE: Page = (
     ("scenes", None, ("fdsr",), (4, 8, 16)),
     ("middlebury", "middlebury", ("fdsr", "dctnet"), (4, 8, 16)),
     ("lu", "lu", ("fdsr", "dctnet"), (4, 8, 16)),
@@ -80,30 +82,56 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_numbers(root: Path, out: Path) -> None:
-    """Measure the whole catalog on PAGE and write it as Markdown; sets missing under ``root`` are named."""
+def write_numbers(root: Path, out: Path, readme: Path | None = None, page: Page = PAGE) -> None:
+    """Measure the whole catalog on ``page`` and write it as Markdown; sets missing under ``root`` are named.
+
+    ``readme``: also put the short table between its two ``numbers`` marks.
+    """
     check_text_output(out)
-    sections, missing = [], []
-    for set_name, folder, protocols, scales in PAGE:
+    if readme is not None and not _MARKED.search(readme.read_text(encoding="utf-8")):
+        raise InputError(f"{readme} has no marks <!-- numbers --> and <!-- end of numbers --> to write between")
+    results: list[list[Evaluation]] = []
+    missing = []
+    for set_name, folder, protocols, scales in page:
         if folder is not None and not (root / folder).is_dir():
             missing.append(set_name)
             continue
         for protocol in protocols:
-            for scale in scales:
-                sections.append(_section(set_name, root / folder if folder else None, protocol, scale))
+            results += [_measure_all(set_name, root / folder if folder else None, protocol, s) for s in scales]
+    sections = [f"## {r[0].set} x{r[0].scale:g}, {r[0].protocol}\n\n{table(r)}" for r in results]
     if missing:
         sections.append(f"Not measured, since not found under --root: {', '.join(missing)}.")
     with atomic(out) as temporary:
         temporary.write_text("\n\n".join([_preface(), *sections]) + "\n", encoding="utf-8")
+    if readme is not None:
+        text = _MARKED.sub(lambda m: m[1] + "\n" + summary(results) + "\n" + m[2], readme.read_text(encoding="utf-8"))
+        with atomic(readme) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
-def _section(set_name: str, root: Path | None, protocol: str, scale: int) -> str:
+_MARKED = re.compile(r"(<!-- numbers -->).*?(<!-- end of numbers -->)", re.DOTALL)
+
+
+def _measure_all(set_name: str, root: Path | None, protocol: str, scale: float) -> list[Evaluation]:
     results = []
     for name in CATALOG:
         with progress_bar(f"{set_name} x{scale} {protocol} {name}") as progress:
             model = load(name)
             results.append(evaluate(model, set_name, root, scale, protocol, name=name, progress=progress))
-    return f"## {set_name} x{scale}, {protocol}\n\n{table(results)}"
+    return results
+
+
+def summary(results: Sequence[Sequence[Evaluation]], protocol: str = "fdsr") -> str:
+    """RMSE of every model on every set and scale of one protocol, and its share of bicubic's."""
+    shown = [r for r in results if r[0].protocol == protocol]
+    rows = [["RMSE", *(f"{r[0].set} x{r[0].scale:g}, {r[0].unit}" for r in shown)], ["---"] * (len(shown) + 1)]
+    for i, name in enumerate(CATALOG):
+        cells = []
+        for r in shown:
+            plain = next(e for e in r if e.model == "bicubic").metrics["rmse"]
+            cells.append(f"{r[i].metrics['rmse']:.2f} ({r[i].metrics['rmse'] / plain:.2f})")
+        rows.append([f"`{name}`", *cells])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def _preface() -> str:

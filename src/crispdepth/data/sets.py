@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from crispdepth.data import folder, lu, middlebury, nyu, scenes
@@ -27,6 +27,7 @@ class DataSet:
     source: str
 
 
+@lru_cache(maxsize=32)  # a benchmark asks for the same scenes again and again
 def _scene(seed: int) -> Sample:
     return scenes.scenes(1, 480, 640, seed)
 

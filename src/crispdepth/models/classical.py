@@ -116,8 +116,8 @@ def _within_readings(depth: Depth, low: Depth) -> Depth:
 class JointBilateralConfig:
     """``sigma_low_px``: reach in low pixels; ``sigma_colour``: in units of RGB 0..1; tuned on scenes."""
 
-    sigma_low_px: float = 0.5
-    sigma_colour: float = 0.05
+    sigma_low_px: float = 0.35
+    sigma_colour: float = 0.03
     guided_rounds: int = 1
     plain_rounds: int = 1
 
@@ -167,7 +167,7 @@ class GuidedConfig:
 
     radius_low_px: float = 1.5
     epsilon: float = 1e-2
-    guided_rounds: int = 3
+    guided_rounds: int = 5
     plain_rounds: int = 1
 
 
@@ -190,8 +190,8 @@ class Guided(GuidedFilter):
 class FgsConfig:
     """``smoothness``: lambda per squared scale; ``sigma_colour``: in units of RGB 0..1; tuned on scenes."""
 
-    smoothness: float = 2.0
-    sigma_colour: float = 0.03
+    smoothness: float = 3.0
+    sigma_colour: float = 0.02
     guided_rounds: int = 5
     plain_rounds: int = 1
 
