@@ -102,8 +102,7 @@ def predict(
         _predict_many(jobs, lonely, loaded, settings)
         return
     job = batch.Job(Path(low), out, None if rgb is None else Path(rgb), picture, points, truth)
-    typer.echo(f"model    {model}")
-    for line in batch.run(job, loaded, settings):
+    for line in [f"model    {model}", *batch.run(job, loaded, settings)]:
         typer.echo(line)
 
 
@@ -116,11 +115,10 @@ def _predict_many(jobs: list[Job], lonely: list[str], model: Any, settings: Sett
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("predict", total=len(jobs))
         failures = batch.run_all(jobs, model, settings, lambda _: progress.advance(task))
-    bad = [*failures, *lonely]
     typer.echo(f"{len(jobs) - len(failures)} of {len(jobs)} files written")
-    for line in bad:
-        typer.echo(f"failed   {line}", err=True)
-    if bad:
+    for line in [*(f"failed   {text}" for text in failures), *(f"unpaired {text}" for text in lonely)]:
+        typer.echo(line, err=True)
+    if failures or lonely:
         raise typer.Exit(1)
 
 
