@@ -75,6 +75,8 @@ def test_holes_are_filled_and_said_or_kept_on_request(tmp_path: Path) -> None:
     lines = run(Job(low, tmp_path / "full.png", rgb), load("fgs"), Settings(unit="mm"))
     assert any("filled" in line for line in lines)
     assert read_depth(tmp_path / "full.png", "mm").valid.all()
+    run(Job(low, tmp_path / "f.png", rgb, points=tmp_path / "p.ply"), load("fgs"), Settings(unit="mm"))
+    assert len(read_ply(tmp_path / "p.ply")[0]) <= 48 * 64 - 12 * 12  # what was filled in is no measured point
     run(Job(low, tmp_path / "holed.png", rgb), load("fgs"), Settings(unit="mm", keep_holes=True))
     kept = read_depth(tmp_path / "holed.png", "mm").valid
     assert not kept[8:20, 8:20].any()

@@ -85,6 +85,8 @@ def test_evaluate_writes_json_and_prints_protocol_and_count(tmp_path: Path) -> N
     )
     assert read["metrics"]["rmse"] > 0
     refused(crispdepth("evaluate", *words, "--json", tmp_path / "nowhere" / "f.json"), "create it")
+    refused(crispdepth("evaluate", *words, "--json", tmp_path / "depth" / "a.npy"), r"ends in \.json")
+    refused(crispdepth("evaluate", "--model", "bicubic", "--set", "luu"), "did you mean lu")
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ def test_a_model_without_colours_needs_a_size_or_a_picture() -> None:
         ({"low": "no such file.png", "unit": "mm"}, "no such file"),
         ({"low": LOW, "size": (10**6, 10**6)}, "ask for less"),
         ({"low": LOW, "size": (0, 5)}, "is empty"),
+        ({"low": LOW, "size": 48}, "height, width"),
         ({"model": "fsg"}, "did you mean fgs"),
     ],
 )

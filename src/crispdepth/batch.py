@@ -136,7 +136,7 @@ def _outputs(work: _Work) -> tuple[list[tuple[Path, str, Callable[[Path], None]]
         image = _view(work, base, truth, valid)
         outputs.append((job.picture, "picture", partial(io.write_rgb, rgb=image)))
     if job.points is not None:
-        cloud, note = _cloud(work, valid)
+        cloud, note = _cloud(work)
         notes.append(note)
         outputs.append(
             (
@@ -243,13 +243,13 @@ def _camera(work: _Work) -> tuple[Camera, str]:
     return camera.resized(size), "with the intrinsics given"
 
 
-def _cloud(work: _Work, valid: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray | None], str]:
-    """Points (n, 3) in metres and their colours, without holes and flying pixels; and what to say."""
+def _cloud(work: _Work) -> tuple[tuple[np.ndarray, np.ndarray | None], str]:
+    """Points (n, 3) in metres and their colours, without filled and flying pixels; and what to say."""
     result = work.result
     if result.unit != "m":
         raise InputError(f"--points needs depth in metres, and this depth is {result.unit}: give its --unit")
     depth = torch.from_numpy(result.depth)[None, None]
-    mask = torch.from_numpy(valid & (result.depth > 0))[None, None]
+    mask = torch.from_numpy(result.valid & (result.depth > 0))[None, None]
     flying = flying_pixels(depth, mask)
     keep = (mask & ~flying)[0, 0].numpy()
     camera, note = _camera(work)

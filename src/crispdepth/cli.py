@@ -137,6 +137,8 @@ def evaluate(
     from crispdepth.models import catalog
 
     if json_path is not None:
+        if json_path.suffix.lower() != ".json":
+            raise InputError(f"--json {json_path}: name a file that ends in .json")
         report.check_text_output(json_path)
     with report.progress_bar(f"{model} on {set_name}") as progress:
         result = evaluation.evaluate(

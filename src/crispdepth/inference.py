@@ -145,6 +145,8 @@ def _output_size(model: Model, rgb: Rgb | None) -> Size:
 
 def check_size(size: Size) -> None:
     """Raise InputError when a result of ``size`` (height, width) would not fit this machine."""
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        raise InputError(f"size {size!r} is not understood: pass (height, width)")
     height, width = size
     if height < 1 or width < 1:
         raise InputError(f"size {width}x{height} is empty: both sides must be at least 1")

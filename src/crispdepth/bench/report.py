@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from crispdepth.atomic import atomic
 from crispdepth.bench.evaluation import Evaluation, evaluate
@@ -64,8 +64,14 @@ def table(results: Sequence[Evaluation]) -> str:
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr; the value is called with (done, total)."""
     with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(what)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        tasks: list[TaskID] = []  # drawn at the first step, so that a mistake is one line and no bar
+
+        def step(done: int, total: int) -> None:
+            if not tasks:
+                tasks.append(bar.add_task(what, total=total))
+            bar.update(tasks[0], completed=done, total=total)
+
+        yield step
 
 
 def check_text_output(path: Path) -> None:
