@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import stat
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -117,6 +118,20 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(tmp_path: Path) -> 
             check_output(path, [None, given_file], io.DEPTH_SUFFIXES)
     check_output(tmp_path / "fine.png", [given_file], [".png"])
     check_output(tmp_path / "fine.ply", [], [".ply"])
+
+
+def test_a_read_only_folder_is_refused() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is root's alone where root runs the tests
+        os.chmod(folder, 0o555)
+        root = os.geteuid() == 0
+        if root:
+            os.setresuid(65534, 65534, 0)  # root may write anywhere, so be nobody for a moment
+        try:
+            with pytest.raises(InputError, match="read-only"):
+                check_output(f"{folder}/a.png", [], [".png"])
+        finally:
+            if root:
+                os.setresuid(0, 0, 0)
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder closed even to root")

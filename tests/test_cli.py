@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,8 @@ def test_evaluate_writes_json_and_prints_protocol_and_count(tmp_path: Path) -> N
     refused(crispdepth("evaluate", *words, "--json", tmp_path / "nowhere" / "f.json"), "create it")
     refused(crispdepth("evaluate", *words, "--json", tmp_path / "depth" / "a.npy"), r"ends in \.json")
     refused(crispdepth("evaluate", "--model", "bicubic", "--set", "luu"), "did you mean lu")
+    words = ["--model", "bicubic", "--set", "lu", "--root", tmp_path, "--unit", "mm"]
+    refused(crispdepth("evaluate", *words), "leave out --unit")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +139,40 @@ def test_a_process_of_its_own_says_the_same(tmp_path: Path) -> None:
     refused(subprocess.run(command, capture_output=True, text=True, cwd=tmp_path), "no such file")
 
 
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        (["predict", "--low", "a.png"], "'--out'.*see --help"),
+        (["predict", "--low", "a.png", "-o", "o.png", "--rbg", "b.png"], "--rbg .*--rgb"),
+        (["predict", "--low", "a.png", "-o", "o.png", "--fov", "wide"], "'--fov'.*number"),
+        (["predict", "--low"], "'--low' requires"),
+        (["sharpen"], "No such command 'sharpen'.*see --help"),
+        (["info"], "Missing argument"),
+    ],
+)
+def test_a_word_that_is_not_understood_is_one_line_and_exit_code_2(words: list[str], cure: str) -> None:
+    done = crispdepth(*words)
+    refused(done, cure)
+    assert not done.stdout
+
+
+def test_no_words_at_all_show_the_help() -> None:
+    done = crispdepth()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(verb in done.stdout for verb in ("predict", "evaluate", "bench", "sample", "names", "info"))
+
+
+def test_ctrl_c_gives_130_and_says_nothing(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)  # a large scene takes seconds
+    try:
+        done = crispdepth("sample", "-o", tmp_path, "--size", "2400x1800")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_many_files_report_the_bad_one_and_exit_with_1(tmp_path: Path) -> None:
     low_dir, rgb_dir, out = folders(tmp_path, ("one", "two"))
     (low_dir / "two.png").write_bytes(b"no picture")
@@ -143,6 +180,7 @@ def test_many_files_report_the_bad_one_and_exit_with_1(tmp_path: Path) -> None:
     done = crispdepth("predict", *words)
     assert done.returncode == 1
     assert "1 of 2" in done.stdout
+    assert "one.png: 16x12, unit mm, median 1.5 m" in done.stdout
     assert "two.png" in done.stderr
     assert "Traceback" not in done.stderr
     assert [p.name for p in out.iterdir()] == ["one.png"]

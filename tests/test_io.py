@@ -121,7 +121,7 @@ def test_too_large_numbers_are_refused_not_turned_into_inf(tmp_path: Path) -> No
         ({"depth": ramp() / 10, "unit": "relative"}, r"1 %.*\.exr or \.npy"),
         ({"depth": ramp() * -9000, "unit": "relative"}, r"16 bits.*\.exr or \.npy"),
         ({"depth": ramp(), "unit": "mm"}, "pass metres"),
-        ({"depth": ramp(), "out_unit": "inches"}, "choose m, mm"),
+        ({"depth": ramp(), "out_unit": "inches"}, "Known: m, mm"),
         ({"depth": ramp()[None]}, r"\(H, W\)"),
         ({"depth": ramp() + 1j}, "complex"),
         ({"depth": np.zeros((0, 3))}, "no pixels"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 from crispdepth.bench.protocol import PROTOCOLS
 from crispdepth.data.sets import SETS
 from crispdepth.models.catalog import CATALOG, DEFAULT, DEFAULT_WITHOUT_RGB, load
@@ -44,10 +42,7 @@ def info(name: str) -> str:
         exceptions += [f"{s} clipped to {a:g}–{b:g} m" for s, (a, b) in protocol.clip_truth_m.items()]
         lines += [f"  levels    {levels}", f"  authors' normalisation: {protocol.normalisation}"]
         return "\n".join(lines + [f"  but       {', '.join(exceptions)}"] * bool(exceptions))
-    known = [*CATALOG, *SETS, *PROTOCOLS]
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise InputError(f"nothing is called {name!r}{hint} Known: {', '.join(known)}")
+    raise InputError.unknown("model, data set or protocol", name, [*CATALOG, *SETS, *PROTOCOLS])
 
 
 def _model(name: str) -> str:

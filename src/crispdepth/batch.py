@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from crispdepth import io, picture
 from crispdepth.atomic import atomic, check_output
 from crispdepth.data.folder import by_stem, files_in
-from crispdepth.geometry import Camera, depth_edges, flying_pixels, points
+from crispdepth.geometry import Camera, depth_edges, flying_pixels, points, resize_rgb
 from crispdepth.inference import predict
 from crispdepth.intrinsics import read_intrinsics
 from crispdepth.metrics import rmse
@@ -57,9 +57,9 @@ def check(job: Job, settings: Settings) -> None:
     inputs = [p for p in (job.low, job.rgb, job.truth) if p is not None]
     check_output(job.out, inputs, io.DEPTH_SUFFIXES)
     if job.picture is not None:
-        check_output(job.picture, [*inputs, job.out], io.PICTURE_SUFFIXES)
+        check_output(job.picture, inputs, io.PICTURE_SUFFIXES)
     if job.points is not None:
-        check_output(job.points, [*inputs, job.out], (".ply",))
+        check_output(job.points, inputs, (".ply",))
     outputs = [p.resolve() for p in (job.out, job.picture, job.points) if p is not None]
     if len(set(outputs)) < len(outputs):
         raise InputError("two outputs have one name: give the depth and the picture different ones")
@@ -69,6 +69,8 @@ def check(job: Job, settings: Settings) -> None:
         raise InputError(f"--scale {settings.scale:g} is out of range: 1 to 64")
     if not 1 <= settings.fov_deg <= 170:
         raise InputError(f"--fov {settings.fov_deg:g} is out of range: 1 to 170 degrees")
+    if settings.intrinsics is not None and job.points is None:
+        raise InputError("--intrinsics is for the point cloud: add --points cloud.ply, or leave it out")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class _Work:
     settings: Settings
     low: io.DepthFile
     rgb: np.ndarray | None  # (H, W, 3) float in 0..1, at the result's size
+    rgb_size: Size  # of the picture as it was read, which intrinsics are for
     result: Prediction
 
 
@@ -90,10 +93,9 @@ def run(job: Job, model: Model, settings: Settings) -> list[str]:
     check(job, settings)
     low = io.read_depth(job.low, settings.unit, nan_holes=settings.nan_holes)
     height, width = low.depth.shape
-    unit_sign = "m" if low.depth_unit == "m" else low.depth_unit
     lines = [
         f"low      {job.low.name}: {width}x{height}, unit {low.unit}, "
-        f"median {low.median:.4g} {unit_sign}, holes {low.holes:.1%}"
+        f"median {low.median:.4g} {low.depth_unit}, holes {low.holes:.1%}"
     ]
     rgb = None if job.rgb is None else io.read_rgb(job.rgb)
     if rgb is not None and job.rgb is not None:
@@ -102,10 +104,10 @@ def run(job: Job, model: Model, settings: Settings) -> list[str]:
     if settings.scale is not None:
         size = (round(height * settings.scale), round(width * settings.scale))
     result = predict(model, low=low.depth, rgb=rgb, valid=low.valid, unit=low.depth_unit, size=size)
-    work = _Work(job, settings, low, rgb, result)
-    outputs, notes = _outputs(work)
-    written = _write_all(outputs)
-    return lines + notes + written
+    rgb_size = result.depth.shape if rgb is None else rgb.shape[:2]
+    at_size = None if rgb is None else _at_size(rgb, result.depth.shape)
+    outputs, notes = _outputs(_Work(job, settings, low, at_size, rgb_size, result))
+    return lines + notes + _write_all(outputs)
 
 
 def _outputs(work: _Work) -> tuple[list[tuple[Path, str, Callable[[Path], None]]], list[str]]:
@@ -186,7 +188,7 @@ def _view(work: _Work, base: Prediction, truth: io.DepthFile | None, valid: np.n
     result = work.result
     span = picture.Range.of(work.low.depth, work.low.valid, result.unit)
     h, w = work.low.depth.shape
-    panels = [] if work.rgb is None else [picture.rgb_panel(_at_size(work.rgb, result.depth.shape))]
+    panels = [] if work.rgb is None else [picture.rgb_panel(work.rgb)]
     panels += [
         picture.depth_panel(work.low.depth, work.low.valid, span, f"low, {w}x{h}"),
         picture.depth_panel(base.depth, np.ones_like(valid), span, "bicubic"),
@@ -208,11 +210,8 @@ def _view(work: _Work, base: Prediction, truth: io.DepthFile | None, valid: np.n
 
 
 def _at_size(rgb: np.ndarray, size: Size) -> np.ndarray:
-    if rgb.shape[:2] == tuple(size):
-        return rgb
-    tensor = torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None]
-    tensor = F.interpolate(tensor, size, mode="bilinear", antialias=True)
-    return tensor[0].permute(1, 2, 0).numpy()
+    """(h, w, 3) colours at another size."""
+    return resize_rgb(torch.from_numpy(rgb).permute(2, 0, 1)[None], size)[0].permute(1, 2, 0).numpy()
 
 
 def _busiest(result: Prediction, side: int = 320) -> tuple[int, int, int, int]:
@@ -234,8 +233,7 @@ def _camera(work: _Work) -> tuple[Camera, str]:
         note = f"a {work.settings.fov_deg:g}° field of view is assumed, so shapes may be stretched: --intrinsics"
         return camera, note
     k = read_intrinsics(text)
-    seen = work.rgb.shape[:2] if work.rgb is not None else size
-    camera = Camera(k.fx, k.fy, k.cx, k.cy, k.width or seen[1], k.height or seen[0])
+    camera = Camera(k.fx, k.fy, k.cx, k.cy, k.width or work.rgb_size[1], k.height or work.rgb_size[0])
     if abs(np.log(camera.width / camera.height * height / width)) > 0.02:
         raise InputError(
             f"intrinsics are for {camera.width}x{camera.height}, the result is {width}x{height}: another shape"
@@ -256,7 +254,7 @@ def _cloud(work: _Work) -> tuple[tuple[np.ndarray, np.ndarray | None], str]:
     xyz = points(depth, camera.matrix())[0].permute(1, 2, 0).numpy()[keep]
     rgb = None
     if work.rgb is not None:
-        rgb = np.round(_at_size(work.rgb, result.depth.shape)[keep] * 255).astype(np.uint8)
+        rgb = np.round(work.rgb[keep] * 255).astype(np.uint8)
     return (xyz, rgb), f"points   {int(flying.sum())} flying pixels dropped; {note}"
 
 
@@ -293,6 +291,8 @@ def pair(
     Outputs are ``out/STEM.png`` (``suffix``), ``picture_dir/STEM_view.png`` and ``points_dir/STEM.ply``.
     Raises InputError when nothing pairs or a folder is missing.
     """
+    if suffix.lower() not in io.DEPTH_SUFFIXES:
+        raise InputError(f"--suffix {suffix!r} is no depth file: use one of {', '.join(io.DEPTH_SUFFIXES)}")
     for folder in filter(None, (out, picture_dir, points_dir)):
         if not folder.is_dir():
             raise InputError(f"{folder} is no folder: create it first (many inputs need a folder to go to)")
@@ -317,19 +317,21 @@ def pair(
 
 
 def run_all(
-    jobs: Iterable[Job], model: Model, settings: Settings, progress: Callable[[Job], None] | None = None
+    jobs: Iterable[Job], model: Model, settings: Settings, progress: Callable[[list[str]], None] | None = None
 ) -> list[str]:
     """Every job in turn; one that fails is reported at the end and does not stop the others.
 
-    Returns one line for each failure. ``progress`` is called after each job.
+    Returns one line for each failure. ``progress`` is called after each job with the lines ``run`` returned,
+    none where it failed.
     """
     failures = []
     for job in jobs:
+        lines: list[str] = []
         try:
-            run(job, model, settings)
+            lines = run(job, model, settings)
         except (InputError, OSError, MemoryError, RuntimeError) as error:
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
             failures.append(text if str(job.low) in text or job.low.name in text else f"{job.low}: {text}")
         if progress:
-            progress(job)
+            progress(lines)
     return failures

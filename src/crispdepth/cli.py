@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="crispdepth",
     help="Give it what the sensor gave you, and get sharp metric depth.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -29,9 +28,11 @@ Root = Annotated[Path | None, typer.Option(help="The folder of the data set")]
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 2, never a traceback."""
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except InputError as error:
         _fail(str(error), 2)
+    except typer.Abort:
+        sys.exit(130)  # Ctrl-C: temporary files are gone already
     except MemoryError:
         _fail("not enough memory: ask for less with --size, or use a smaller picture", 2)
     except RuntimeError as error:
@@ -41,6 +42,11 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away (`| head`): nothing to say, no one to say it to
         sys.exit(1)
+    except Exception as error:
+        message = getattr(error, "format_message", None)  # what typer raises for a word it does not understand
+        if message is None:
+            raise
+        _fail(f"{message()} (see --help)", 2)
 
 
 def _fail(message: str, code: int) -> None:
@@ -114,7 +120,13 @@ def _predict_many(jobs: list[Job], lonely: list[str], model: Any, settings: Sett
 
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("predict", total=len(jobs))
-        failures = batch.run_all(jobs, model, settings, lambda _: progress.advance(task))
+
+        def done(lines: list[str]) -> None:
+            progress.advance(task)
+            for line in lines[:1]:  # size, unit, median, holes: a wrong unit is seen at once
+                typer.echo(line)
+
+        failures = batch.run_all(jobs, model, settings, done)
     typer.echo(f"{len(jobs) - len(failures)} of {len(jobs)} files written")
     for line in [*(f"failed   {text}" for text in failures), *(f"unpaired {text}" for text in lonely)]:
         typer.echo(line, err=True)

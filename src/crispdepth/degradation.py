@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 from crispdepth.geometry import grow, resize
 from crispdepth.types import Depth, Mask, Size
@@ -33,19 +32,17 @@ def downsample(depth: Depth, valid: Mask, scale: float, kernel: str = "bicubic")
 
     - ``bicubic``: antialiased, a = -0.5, in floating point (PIL on float images; torch ``antialias=True``)
     - ``bicubic-8bit``: the same on 0..255, clipped and rounded after each of the two passes (PIL on 8 bit)
-    - ``bicubic-plain``: a = -0.75 on 4 x 4 pixels whatever the scale (OpenCV's; it aliases)
+    - ``bicubic-plain``: not antialiased (OpenCV)
     - ``average``: mean of the pixels covered (GraphSR, DADA)
     - ``strided``: the last pixel of each block, ``d[s-1::s]`` (DJF, PAC); whole scales only
 
     Holes get no weight (``geometry.resize``). Raises ValueError for a kernel not in this list.
     """
     size = low_size((depth.shape[-2], depth.shape[-1]), scale)
-    if kernel in ("bicubic", "average"):
+    if kernel in ("bicubic", "bicubic-plain", "average"):
         return resize(depth, valid, size, kernel)
     if kernel == "bicubic-8bit":
         return _bicubic_8bit(depth, valid, size)
-    if kernel == "bicubic-plain":
-        return _bicubic_plain(depth, valid, size)
     if kernel == "strided" and scale == int(scale):
         last = slice(int(scale) - 1, None, int(scale))
         seen = valid[..., last, last]
@@ -57,15 +54,6 @@ def _bicubic_8bit(depth: Depth, valid: Mask, size: Size) -> tuple[Depth, Mask]:
     depth, valid = resize(depth, valid, (depth.shape[-2], size[1]), "bicubic")
     depth, valid = resize(depth.round().clamp(0, 255), valid, size, "bicubic")
     return depth.round().clamp(0, 255), valid
-
-
-def _bicubic_plain(depth: Depth, valid: Mask, size: Size) -> tuple[Depth, Mask]:
-    def shrink(x: torch.Tensor) -> torch.Tensor:
-        return F.interpolate(x, size, mode="bicubic", align_corners=False)
-
-    weight = shrink(valid.to(depth.dtype))
-    seen = weight > 0.5
-    return torch.where(seen, shrink(torch.where(valid, depth, 0)) / torch.where(seen, weight, 1), 0), seen
 
 
 def add_noise(depth: Depth, sigma: float, generator: torch.Generator, power: float = 0.0) -> Depth:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from crispdepth.types import Depth, Mask, Rgb, Size
 
-KERNELS = ("bicubic", "average", "nearest")
+KERNELS = ("bicubic", "bicubic-plain", "average", "nearest")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def points(depth: Depth, intrinsics: torch.Tensor) -> torch.Tensor:
 def resize(depth: Depth, valid: Mask, size: Size, kernel: str = "bicubic") -> tuple[Depth, Mask]:
     """Resize a depth map of (b, 1, h, w) to ``size`` without letting a hole leak into its neighbours.
 
-    ``bicubic`` is antialiased, exponent a = -0.5 (what PIL does, both ways); ``average`` weighs by area;
+    ``bicubic`` is antialiased, a = -0.5 (what PIL does, both ways); ``bicubic-plain`` is not, a = -0.75, on
+    4 x 4 pixels whatever the scale (OpenCV's; it aliases); ``average`` weighs by area;
     ``nearest`` picks the pixel under the centre. Holes get weight 0 (normalised convolution, Knutsson and
     Westin 1993); where less than half the kernel's weight saw a reading, the result is a hole, of value 0.
     """
@@ -74,8 +75,8 @@ def resize(depth: Depth, valid: Mask, size: Size, kernel: str = "bicubic") -> tu
 
 
 def _resample(x: torch.Tensor, size: Size, kernel: str) -> torch.Tensor:
-    if kernel == "bicubic":
-        return F.interpolate(x, size, mode="bicubic", align_corners=False, antialias=True)
+    if kernel in ("bicubic", "bicubic-plain"):
+        return F.interpolate(x, size, mode="bicubic", align_corners=False, antialias=kernel == "bicubic")
     return F.interpolate(x, size, mode="area" if kernel == "average" else "nearest-exact")
 
 

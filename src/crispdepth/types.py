@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Self, TypeAlias
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +21,14 @@ Size: TypeAlias = tuple[int, int]  # (height, width) in pixels
 
 class InputError(ValueError):
     """A user's mistake. The message is one line and names the cure; the command exits with 2."""
+
+    @classmethod
+    def unknown(cls, what: str, name: str, known: Iterable[str], spellings: Mapping[str, str] | None = None) -> Self:
+        """``name`` is no ``what``: offers the nearest, lists the ``known``; ``spellings`` maps other words to these."""
+        known, spellings = list(known), spellings or {}
+        near = difflib.get_close_matches(name, [*known, *spellings], n=1, cutoff=0.3)
+        hint = f"; did you mean {spellings.get(near[0], near[0])}?" if near else "."
+        return cls(f"unknown {what} {name!r}{hint} Known: {', '.join(known)}")
 
 
 class Model(nn.Module):
@@ -50,12 +60,6 @@ class Sample:
     classes: Classes | None = None
     intrinsics: torch.Tensor | None = None  # (b, 3, 3), pixels of `rgb` and `depth`
     name: str = ""
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same sample with every tensor on ``device``."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved: dict[str, Any] = {k: v.to(device) for k, v in tensors.items() if isinstance(v, torch.Tensor)}
-        return replace(self, **moved)
 
 
 @dataclass(frozen=True)

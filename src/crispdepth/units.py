@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 
 from crispdepth.types import InputError
@@ -51,9 +50,7 @@ def parse_unit(name: str) -> Unit:
         return UNITS[word]
     if word == "realsense" or word.startswith("realsense:"):
         return _realsense(word.removeprefix("realsense").removeprefix(":"))
-    near = difflib.get_close_matches(word, [*UNITS, *_SPELLINGS], n=1, cutoff=0.4)
-    hint = f"; did you mean {_SPELLINGS.get(near[0], near[0])}?" if near else ""
-    raise InputError(f"unknown unit {name!r}: choose {', '.join(UNITS)}{hint}")
+    raise InputError.unknown("unit", word, UNITS, _SPELLINGS)
 
 
 def _realsense(text: str) -> Unit:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,8 +15,6 @@ from crispdepth.data.sets import SETS, find
 from crispdepth.inference import predict
 from crispdepth.metrics import METRICS
 from crispdepth.types import InputError, Model, Sample
-
-IN_DEPTH_UNIT = ("rmse", "mad", "edge_rmse")  # the metrics that carry the unit; mse carries its square
 
 
 @dataclass(frozen=True)
@@ -48,9 +45,7 @@ def _json_number(value: Any) -> Any:
 def protocol_named(name: str) -> Protocol:
     """A row of PROTOCOLS. Raises InputError naming the nearest for an unknown one."""
     if name not in PROTOCOLS:
-        near = difflib.get_close_matches(name, PROTOCOLS, n=1, cutoff=0.3)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"no protocol {name!r}{hint} Known: {', '.join(PROTOCOLS)}")
+        raise InputError.unknown("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]
 
 

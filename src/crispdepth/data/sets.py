@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -19,12 +18,16 @@ TUNING_SEED = 1_900_000_000
 
 @dataclass(frozen=True)
 class DataSet:
-    """One row of SETS. ``unit``: ``m``, ``levels`` (8-bit), or empty where the user says it (``--unit``)."""
+    """One row of SETS. ``unit``: ``m``, ``levels`` (8-bit), or empty where the user says it (``--unit``).
+
+    ``samples`` takes the root folder, and the unit where the user says it; nothing when ``made_here``.
+    """
 
     unit: str
-    samples: Callable[[Path], Readers]
+    samples: Callable[..., Readers]
     layout: str
     source: str
+    made_here: bool = False
 
 
 @lru_cache(maxsize=32)  # a benchmark asks for the same scenes again and again
@@ -40,25 +43,27 @@ def scene_samples(first_seed: int = HELD_BACK_SEED, count: int = 24) -> Readers:
 def find(name: str, root: Path | None, unit: str | None = None) -> Readers:
     """The samples of a set by name, unread. Raises InputError for unknown names and empty folders."""
     if name not in SETS:
-        near = difflib.get_close_matches(name, SETS, n=1, cutoff=0.3)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"no data set {name!r}{hint} Known: {', '.join(SETS)}")
-    if name == "scenes":
-        return scene_samples()
+        raise InputError.unknown("data set", name, SETS)
+    row = SETS[name]
+    if row.unit and unit is not None:
+        raise InputError(f"data set {name} has a unit of its own: leave out --unit")
+    if row.made_here:
+        return row.samples()
     if root is None:
-        raise InputError(f"data set {name} needs --root, a folder with {SETS[name].layout}")
-    readers = folder.samples(root, unit) if name == "folder" else SETS[name].samples(root)
+        raise InputError(f"data set {name} needs --root, a folder with {row.layout}")
+    readers = row.samples(root) if row.unit else row.samples(root, unit)
     if not readers:
-        raise InputError(f"found no pair of {name} in {root}: it needs {SETS[name].layout}. {SETS[name].source}")
+        raise InputError(f"found no pair of {name} in {root}: it needs {row.layout}. {row.source}")
     return readers
 
 
 SETS: dict[str, DataSet] = {
     "scenes": DataSet(
         unit="m",
-        samples=lambda _: scene_samples(),
+        samples=scene_samples,
         layout="nothing: they are made on the spot",
         source="Made by crispdepth; free for any use.",
+        made_here=True,
     ),
     "middlebury": DataSet(
         unit="levels",

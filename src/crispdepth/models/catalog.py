@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,17 +23,10 @@ class Entry:
 
 
 def load(name: str) -> Model:
-    """The model called ``name``, in evaluation mode. Raises InputError offering the nearest names."""
-    return entry(name).build().eval()
-
-
-def entry(name: str) -> Entry:
-    """The row of CATALOG called ``name``. Raises InputError offering the nearest names."""
+    """The model called ``name``, in evaluation mode. Raises InputError offering the nearest name."""
     if name not in CATALOG:
-        near = difflib.get_close_matches(name, CATALOG, n=2, cutoff=0.3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise InputError(f"no model {name!r}{hint} Known: {', '.join(CATALOG)}")
-    return CATALOG[name]
+        raise InputError.unknown("model", name, CATALOG)
+    return CATALOG[name].build().eval()
 
 
 CATALOG: dict[str, Entry] = {

@@ -107,8 +107,9 @@ def _missing(depth: Depth, low: Depth, valid: Mask) -> Depth:
 def _within_readings(depth: Depth, low: Depth) -> Depth:
     """Clamped to the range of the 3 x 3 low values around each pixel."""
     size = (depth.shape[-2], depth.shape[-1])
-    bounds = local_range(low, torch.ones_like(low, dtype=torch.bool), radius=1)
-    near, far = (F.interpolate(x, size, mode="nearest-exact") for x in bounds)
+    everywhere = torch.ones_like(low, dtype=torch.bool)
+    bounds = local_range(low, everywhere, radius=1)
+    near, far = (resize(x, everywhere, size, "nearest")[0] for x in bounds)
     return torch.minimum(torch.maximum(depth, near), far)
 
 
