@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from reference.plain import pil_bicubic
 
 from crispdepth.degradation import (
@@ -109,8 +108,3 @@ def test_about_the_share_asked_for_is_lost(share: float, radius: int) -> None:
     valid = torch.ones(1, 1, 300, 300, dtype=torch.bool)
     left = punch_holes(valid, share, torch.Generator().manual_seed(1), radius)
     assert float((~left).float().mean()) == pytest.approx(share, abs=0.03)
-
-
-def test_pil_itself_is_what_the_reference_calls() -> None:
-    array = levels()
-    np.testing.assert_array_equal(pil_bicubic(array, 8, 10), np.asarray(Image.fromarray(array).resize((10, 8), 3)))
