@@ -1,9 +1,9 @@
-# The front door: make demo, make test, make check, make bench. Needs Python 3.11 or newer, git and make.
+# The front door: make demo, test, check, bench, bench-robust, clean. Needs Python 3.11 or newer, git and make.
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench bench-robust clean
 
 demo: .venv/installed ## sharpen a made-up scene and write everything there is to look at into demo/
 	$(BIN)/crispdepth sample -o demo
@@ -22,8 +22,12 @@ check: .venv/installed ## format, lint and types, no tests
 	$(BIN)/ruff check --fix .
 	$(BIN)/mypy
 
+bench-robust: .venv/installed ## what holes, noise and other faults cost, into docs/robustness.md
+	$(BIN)/crispdepth bench-robust -o docs/robustness.md
+
 bench: .venv/installed ## measure every model on the data sets under DATA and write docs/numbers.md
-	$(BIN)/crispdepth bench --root $(DATA) -o docs/numbers.md --readme README.md
+	$(BIN)/crispdepth bench --root $(DATA) -o docs/numbers.md --readme README.md \
+	  --figures src/crispdepth/bench/numbers.json
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -129,7 +129,8 @@ def test_the_page_of_numbers_renews_the_readme_and_names_what_is_missing(levels:
     readme, out = tmp_path / "README.md", tmp_path / "numbers.md"
     readme.write_text("before <!-- numbers -->old<!-- end of numbers --> after")
     page = (("middlebury", "middlebury", ("fdsr",), (8.0,)), ("lu", "lu", ("fdsr",), (8.0,)))
-    write_numbers(tmp_path, out, readme, page)
+    write_numbers(tmp_path, out, readme, page, tmp_path / "figures.json")
+    assert "3 images" in json.loads((tmp_path / "figures.json").read_text())["bicubic"]["middlebury x8"]
     text, short = out.read_text(), readme.read_text()
     assert "not found under --root: lu" in text
     assert "3 images" in text

@@ -56,7 +56,7 @@ def test_predict_evaluate_names_info_and_sample_work(tmp_path: Path) -> None:
     done = crispdepth("predict", *words, "-o", s / "sharp.png")
     assert done.returncode == 0, done.stderr
     assert not done.stderr
-    for word in ("model    fgs", "unit mm", "median", "holes", "error    RMSE", "v.png", "p.ply", "sharp.png"):
+    for word in ("model    crisp", "unit mm", "median", "holes", "error    RMSE", "v.png", "p.ply", "sharp.png"):
         assert word in done.stdout
     assert read_depth(s / "sharp.png", "mm").depth.shape == (96, 128)
     named = crispdepth("names")
@@ -159,7 +159,7 @@ def test_a_word_that_is_not_understood_is_one_line_and_exit_code_2(words: list[s
 def test_no_words_at_all_show_the_help() -> None:
     done = crispdepth()
     assert (done.returncode, done.stderr) == (0, "")
-    assert all(verb in done.stdout for verb in ("predict", "evaluate", "bench", "sample", "names", "info"))
+    assert all(verb in done.stdout for verb in ("predict", "evaluate", "bench-robust", "bench-speed", "train", "info"))
 
 
 def test_ctrl_c_gives_130_and_says_nothing(tmp_path: Path) -> None:
@@ -214,3 +214,32 @@ def test_real_sensors_files_come_out_metric(
     assert read.depth.shape == size
     assert read.valid.all()
     assert median_m[0] < read.median < median_m[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        (["train", "crips"], "did you mean crisp"),
+        (["train", "crisp", "stesp=3"], "did you mean steps"),
+        (["bench-speed", "--models", "bicubic", "--json", "x.txt"], ".json"),
+        (["bench-speed", "--models", "bicubi"], "did you mean bicubic"),
+        (["bench-robust", "--set", "middlebury"], "--root"),
+        (["predict", "--low", "x.png", "-o", "y.png", "--model", "mine.safetensors"], "does not exist"),
+    ],
+)
+def test_a_wrong_word_of_the_other_verbs_is_one_line_too(words: list[str], cure: str, tmp_path: Path) -> None:
+    done = crispdepth(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert cure in done.stderr
+
+
+def test_bench_speed_writes_what_it_measured(tmp_path: Path) -> None:
+    words = ["--models", "crisp,bicubic", "--size", "64x48", "--json", tmp_path / "speed.json"]
+    done = crispdepth("bench-speed", *words)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "speed.json").read_text())
+    assert result["unit_conv_ms"] > 0
+    assert result["models"]["crisp"]["parameters"] > 1e6
+    assert result["models"]["bicubic"].keys() >= {"ms", "peak_mb", "parameters"}

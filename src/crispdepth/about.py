@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from crispdepth.bench.protocol import PROTOCOLS
 from crispdepth.data.sets import SETS
 from crispdepth.models.catalog import CATALOG, DEFAULT, DEFAULT_WITHOUT_RGB, load
 from crispdepth.types import InputError
 from crispdepth.units import UNITS
+
+FIGURES = Path(__file__).parent / "bench" / "numbers.json"  # written by `make bench`
 
 
 def names() -> str:
@@ -59,4 +64,8 @@ def _model(name: str) -> str:
         f"  source     {row.source}",
     ]
     lines += [f"  settings   {config}"] * (config is not None)
-    return "\n".join([*lines, "  numbers    docs/numbers.md, made by `make bench`"])
+    measured = json.loads(FIGURES.read_text(encoding="utf-8")).get(name) if FIGURES.is_file() else None
+    if not measured:
+        return "\n".join([*lines, "  numbers    not measured yet: make bench"])
+    lines.append("  numbers    protocol fdsr, by `make bench`; all of them: docs/numbers.md")
+    return "\n".join([*lines, *(f"    {key:16s} {value}" for key, value in measured.items())])

@@ -1,4 +1,4 @@
-"""The command: predict, evaluate, bench, sample, names, info. Parses typed words; no logic here."""
+"""The command: predict, evaluate, bench, bench-speed, train, sample, names, info. Parses typed words; no logic here."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def predict(
         typer.Option(help="What the values of --low are: mm m kitti tum sunrgbd realsense:SCALE disparity relative"),
     ] = None,
     out_unit: Annotated[str | None, typer.Option(help="What is written; 16-bit files: mm by default")] = None,
-    model: Annotated[str | None, typer.Option(help="See `crispdepth names`; by default the best one")] = None,
+    model: Annotated[str | None, typer.Option(help="See `crispdepth names`, or a file of weights")] = None,
     size: Annotated[str | None, typer.Option(help="Size of the result, WxH; by default that of --rgb")] = None,
     scale: Annotated[float | None, typer.Option(help="Or so many times the size of --low")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw a comparison into this .png or .jpg")] = None,
@@ -149,9 +149,7 @@ def evaluate(
     from crispdepth.models import catalog
 
     if json_path is not None:
-        if json_path.suffix.lower() != ".json":
-            raise InputError(f"--json {json_path}: name a file that ends in .json")
-        report.check_text_output(json_path)
+        report.check_json(json_path)
     with report.progress_bar(f"{model} on {set_name}") as progress:
         result = evaluation.evaluate(
             catalog.load(model), set_name, root, scale, protocol, name=model, unit=unit, progress=progress
@@ -167,12 +165,98 @@ def bench(
     root: Annotated[Path, typer.Option(help="A folder with the folders middlebury/ and lu/ in it")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The page to write")] = Path("docs/numbers.md"),
     readme: Annotated[Path | None, typer.Option(help="A page whose short table is renewed too")] = None,
+    figures: Annotated[Path | None, typer.Option(help="A .json with the short figures of `crispdepth info`")] = None,
 ) -> None:
     """Measure every model of the catalog on every set found, and write docs/numbers.md."""
     from crispdepth.bench import report
 
-    report.write_numbers(root, out, readme)
+    report.write_numbers(root, out, readme, figures=figures)
     typer.echo(f"wrote {out}")
+
+
+@app.command("bench-speed")
+def bench_speed(
+    models: Annotated[str, typer.Option(help="Names, with commas between; see `crispdepth names`")] = "",
+    size: Annotated[str | None, typer.Option(help="Size of the result, WxH; by default 640x480 and 1440x1920")] = None,
+    scale: Annotated[float, typer.Option(help="Low map smaller by this factor")] = 8,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write every figure here")] = None,
+) -> None:
+    """Time models side by side, and measure their memory, on this machine."""
+    from crispdepth.bench import report, speed
+    from crispdepth.models.catalog import CATALOG
+
+    if json_path is not None:
+        report.check_json(json_path)
+    wanted = _size(size)
+    names = [name.strip() for name in models.split(",")] if models else list(CATALOG)
+    results = []
+    for each in speed.SIZES if wanted is None else (wanted,):
+        with report.progress_bar(f"{each[1]}x{each[0]}") as progress:
+            results.append(speed.measure(names, each, scale, progress=progress))
+        typer.echo(speed.table(results[-1]) + "\n")
+    if json_path is not None:
+        report.write_json(json_path, speed.as_json(results))
+        typer.echo(f"wrote {json_path}")
+
+
+@app.command("bench-robust")
+def bench_robust(
+    models: Annotated[str, typer.Option(help="Names, with commas between")] = "crisp,fgs,bicubic",
+    set_name: Annotated[str, typer.Option("--set", help="See `crispdepth names`")] = "scenes",
+    root: Root = None,
+    scale: Annotated[float, typer.Option(help="Low map smaller by this factor")] = 8,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write every figure here")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Write the table into this page")] = None,
+) -> None:
+    """Measure what holes, noise, rounding, a shifted picture and other kernels cost."""
+    from crispdepth.bench import report, robust
+    from crispdepth.data.sets import SETS, find
+
+    if json_path is not None:
+        report.check_json(json_path)
+    if out is not None:
+        report.check_text_output(out)
+    readers = find(set_name, root)
+    with report.progress_bar(f"faults on {set_name}") as progress:
+        result = robust.measure([name.strip() for name in models.split(",")], readers, scale, progress)
+    metric = SETS[set_name].unit == "m"
+    heading = f"{set_name} x{scale:g}, {len(readers)} images, border cut: 6 px, mean of per-image values; clean: 1"
+    text = robust.table(result, heading, 100 if metric else 1, "cm" if metric else "levels")
+    typer.echo(text)
+    if out is not None:
+        report.write_text(out, f"# Robustness\n\nWritten by `make bench-robust`.\n\n{text}\n")
+    if json_path is not None:
+        report.write_json(json_path, robust.as_json(result, heading))
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="crisp, crisp-tiny, crisp-gpu, crisp-tiny-gpu")],
+    changes: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, such as steps=500 sensors.holed=0.4")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The run's folder; by default runs/RECIPE")] = None,
+    accelerator: Annotated[str, typer.Option(help="Lightning's word: auto cpu gpu mps")] = "auto",
+    devices: Annotated[int, typer.Option(help="GPUs (or processes on a CPU) on each node")] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines")] = 1,
+    scenes_folder: Annotated[Path | None, typer.Option(help="Keep made scenes here for other runs")] = None,
+    report: Annotated[Path | None, typer.Option(help="Also log shares on middlebury/ and lu/ in this folder")] = None,
+) -> None:
+    """Train one of our networks on made-up scenes; run it again to go on where it stopped."""
+    recipes, run = _training()
+    chosen = recipes.changed(recipes.find(recipe), changes or [])
+    folder = out or Path("runs") / recipe
+    path = run.train(chosen, folder, accelerator, devices, nodes, scenes_folder, report)
+    typer.echo(f"wrote {path}")
+
+
+def _training() -> tuple[Any, Any]:
+    """The rooms that need Lightning, or how to get it."""
+    try:
+        from crispdepth.training import recipes, run
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith(("lightning", "pytorch_lightning")):
+            raise
+        raise InputError("training needs Lightning: pip install 'crispdepth[train]'") from error
+    return recipes, run
 
 
 @app.command()

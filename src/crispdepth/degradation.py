@@ -1,8 +1,9 @@
-"""From high to low: named kernels, rounding, noise, holes."""
+"""From high to low: named kernels, rounding, noise, holes; colours out of place."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from crispdepth.geometry import grow, resize
 from crispdepth.types import Depth, Mask, Size
@@ -68,3 +69,28 @@ def punch_holes(valid: Mask, share: float, generator: torch.Generator, radius: i
     chance = 1 - (1 - share) ** (1 / area)  # so that a pixel outlives all squares that could cover it
     centres = torch.rand(valid.shape, generator=generator, device=valid.device) < chance
     return valid & ~grow(centres, radius)
+
+
+def quantise(depth: Depth, steps: torch.Tensor) -> Depth:
+    """Rounded to ``steps`` equal steps between the smallest and the largest value of each map; steps (b, 1, 1, 1)."""
+    bottom = depth.amin(dim=(1, 2, 3), keepdim=True)
+    step = (depth.amax(dim=(1, 2, 3), keepdim=True) - bottom) / steps
+    return bottom + ((depth - bottom) / step.clamp(min=1e-12)).round() * step
+
+
+def blur(x: torch.Tensor, sigma_px: float) -> torch.Tensor:
+    """Gaussian blur of (b, c, h, w) by ``sigma_px`` pixels, borders continued."""
+    radius = min(max(1, round(3 * sigma_px)), min(x.shape[-2:]) - 1)
+    line = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+    kernel = torch.exp(-0.5 * (line / sigma_px) ** 2)
+    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, -1)
+    x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="replicate"), kernel, groups=x.shape[1])
+    return F.conv2d(F.pad(x, (0, 0, radius, radius), mode="replicate"), kernel.mT, groups=x.shape[1])
+
+
+def shift(x: torch.Tensor, dy: int, dx: int) -> torch.Tensor:
+    """(b, c, h, w) moved down by ``dy`` and right by ``dx`` pixels, borders continued: a picture out of place."""
+    height, width = x.shape[-2:]
+    rows = (torch.arange(height, device=x.device) - dy).clamp(0, height - 1)
+    columns = (torch.arange(width, device=x.device) - dx).clamp(0, width - 1)
+    return x[..., rows, :][..., columns]

@@ -13,7 +13,7 @@ from crispdepth.formats.raw import MAX_PIXELS
 from crispdepth.geometry import resize, resize_rgb
 from crispdepth.io import decode_depth, read_depth, read_rgb
 from crispdepth.models.catalog import load
-from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Size
+from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Sample, Size
 
 BYTES_PER_PIXEL = 160  # per pixel of the result: the hungriest filter was measured at 115, plus the files
 ASPECT_TOLERANCE = 0.02
@@ -54,17 +54,30 @@ def predict(
         size = _output_size(model, rgb_map)
     check_size(size)
     check_aspect((low_map.shape[-2], low_map.shape[-1]), size)
-    inputs: dict[str, Any] = {"low": low_map, "valid": mask}
     if "rgb" in model.inputs:
         if rgb_map is None:
             raise InputError("this model needs the colour picture: pass --rgb (rgb=…), or use --model bicubic")
-        inputs["rgb"] = resize_rgb(rgb_map, size)
-    else:
+        rgb_map = resize_rgb(rgb_map, size)
+    depth = sharpened(model, Sample(rgb=rgb_map, low=low_map, valid=mask), size)
+    seen, _ = resize(mask.float(), torch.ones_like(mask), size, "nearest")
+    return Prediction(depth[0, 0].float().numpy(), seen[0, 0].numpy() > 0, unit)
+
+
+def sharpened(model: Model, sample: Sample, size: Size | None = None) -> Depth:
+    """Tensors in, tensor out: ``model`` on the parts of ``sample`` that it asks for, without gradients.
+
+    ``size`` (H, W) is for models without RGB; None means the size of the sample's ``rgb``.
+    """
+    inputs: dict[str, Any] = {name: getattr(sample, name) for name in model.inputs}
+    if "low" in inputs:
+        inputs["valid"] = sample.valid
+    if "rgb" not in inputs:
+        if size is None:
+            assert sample.rgb is not None
+            size = (sample.rgb.shape[-2], sample.rgb.shape[-1])
         inputs["size"] = size
     with torch.inference_mode():
-        depth = model(**inputs)
-        seen, _ = resize(mask.float(), torch.ones_like(mask), size, "nearest")
-    return Prediction(depth[0, 0].float().numpy(), seen[0, 0].numpy() > 0, unit)
+        return model(**inputs)
 
 
 def _low_tensors(

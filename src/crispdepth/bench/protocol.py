@@ -153,6 +153,13 @@ PROTOCOLS: dict[str, Protocol] = {
         measure_m=(0.1, 5.0),
         normalisation="0–5 m",
     ),
+    "park": Protocol(
+        used_by="Park et al. 2011, Ferstl et al. 2013 (noisy low maps that come with the set)",
+        kernel="given",
+        kernel_levels="given",
+        border_px=0,
+        headline="mad",
+    ),
     "ctkt": Protocol(
         used_by="CTKT, PMBANet, HCGNet",
         kernel_levels="bicubic-8bit",

@@ -44,7 +44,7 @@ FURNITURE = 3  # pieces a scene
 # Slots a scene: large ones, and small ones, which cost a quarter of the time.
 LOOSE, SMALL_LOOSE, CUT, SMALL_CUT = 3, 5, 2, 2
 ROUND, STICKS, SHELLS, SMALL_ROUND = 4, 3, 2, 8
-SHEETS, SMALL_SHEETS, PRINTS = 5, 5, 3
+SHEETS, SMALL_SHEETS, PRINTS = 5, 5, 4
 SMALL = 0.2  # of half the picture: the radius of a small thing
 PARTS = 6  # boxes a piece of furniture
 

@@ -86,14 +86,14 @@ def new_colours(dice: Dice, b: int, n: int) -> torch.Tensor:
         warm = tint.sort(-1, descending=True).values  # wood, skin, clay, paper
         tint = torch.where(dice.chance(0.45, b, n, 1), warm, tint)
         grey = torch.ones_like(tint)
-        vivid = dice.between(0.2, 1.6, b, 1, 1) * dice.between(0.1, 1.2, b, n, 1)
+        vivid = dice.between(0.25, 1.9, b, 1, 1) * dice.between(0.1, 1.2, b, n, 1)
         vivid[:, :ROOM] *= 0.6  # walls are seldom loud
         return dice.spread(0.05, 0.95, b, n, 1, towards_low=0.75) * grey.lerp(tint, vivid.clamp(max=0.97))
 
     first = paint()
     main = first[:, ROOM - 1 : ROOM]
     first = first.lerp(main, dice.between(0, 0.97, b, 1, 1) ** 3)
-    contrast = dice.spread(0.04, 1, b, n, 1, towards_low=0.7)
+    contrast = dice.spread(0.06, 1, b, n, 1, towards_low=0.8)
     contrast[:, :ROOM] *= 0.6
     return torch.cat([first, first.lerp(paint(), contrast), first.lerp(paint(), (contrast * 1.5).clamp(max=1))], 2)
 

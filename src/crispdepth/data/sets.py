@@ -77,6 +77,15 @@ SETS: dict[str, DataSet] = {
         layout=middlebury.LARGE_LAYOUT,
         source="Middlebury 2005 at full size; vision.middlebury.edu/stereo, research use.",
     ),
+    **{
+        f"middlebury_noisy_x{2**power}": DataSet(
+            unit="levels",
+            samples=partial(middlebury.noisy_samples, power=power),
+            layout=middlebury.NOISY_LAYOUT,
+            source="Low maps with a time-of-flight camera's noise: Park et al., ICCV 2011; research use.",
+        )
+        for power in (2, 3, 4)
+    },
     "lu": DataSet(
         unit="levels",
         samples=lu.samples,

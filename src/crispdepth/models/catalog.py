@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from crispdepth.models import classical
+from crispdepth.models.crisp import Crisp
 from crispdepth.types import InputError, Model
 
-DEFAULT = "fgs"  # the best of the classical filters on held-back scenes, see docs/numbers.md
+DEFAULT = "crisp"
 DEFAULT_WITHOUT_RGB = "bicubic"
+WEIGHTS = Path(__file__).resolve().parents[1] / "weights"  # inside the package, a card (.md) beside each file
 
 
 @dataclass(frozen=True)
@@ -23,13 +29,38 @@ class Entry:
 
 
 def load(name: str) -> Model:
-    """The model called ``name``, in evaluation mode. Raises InputError offering the nearest name."""
+    """The model called ``name``, or the one saved at the path ``name`` (.safetensors), in evaluation mode.
+
+    Raises InputError offering the nearest name, and for a file that holds no model of ours.
+    """
+    if name.endswith(".safetensors"):
+        return _saved(Path(name)).eval()
     if name not in CATALOG:
         raise InputError.unknown("model", name, CATALOG)
     return CATALOG[name].build().eval()
 
 
+def _saved(path: Path) -> Model:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: name a file of weights, or a model of `crispdepth names`")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            kind = (file.metadata() or {}).get("model", "")
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is no safetensors file ({error})") from error
+    if kind not in SAVED:
+        raise InputError(f"{path} does not say which model it holds: it must be one that crispdepth saved")
+    return SAVED[kind](path)
+
+
+SAVED: dict[str, Callable[[Path], Model]] = {"crisp": Crisp.from_file}  # by the word in the file's header
+
 CATALOG: dict[str, Entry] = {
+    "crisp": Entry(
+        build=partial(Crisp.from_file, WEIGHTS / "crisp.safetensors"),
+        task="RGB + low depth: the default",
+        source="crispdepth's own network, trained on made-up scenes only (crispdepth train crisp)",
+    ),
     "bicubic": Entry(
         build=classical.Bicubic,
         task="low depth alone: smooth enlargement",

@@ -1,0 +1,122 @@
+"""Time and memory of models side by side, interleaved, in units of one convolution."""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from crispdepth.data.scenes import scenes
+from crispdepth.degradation import downsample
+from crispdepth.inference import sharpened
+from crispdepth.models.catalog import load
+from crispdepth.types import Model, Sample, Size
+
+SIZES: tuple[Size, ...] = ((480, 640), (1920, 1440))  # a sensor's frame, a phone's picture held upright
+ROUNDS = 7
+
+
+def measure(
+    names: list[str],
+    size: Size,
+    scale: float = 8,
+    rounds: int = ROUNDS,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Milliseconds (median of ``rounds``, after one round to warm up) and peak memory of each model.
+
+    ``unit_conv_ms``: one 3x3 convolution, 64 channels in and out, 320x240, float32, torch's own layout;
+    ``unit_conv_channels_last_ms``: the same in the layout our networks use. A machine's mood changes times,
+    hardly their ratio: models and units take turns. ``peak_mb``: the most memory (RSS) that a fresh process
+    held, Python and torch included, from loading the model to the end of one map.
+    """
+    models = {name: load(name) for name in names}
+    jobs: dict[str, Callable[[], object]] = {"unit": _unit(False), "unit channels_last": _unit(True)}
+    jobs |= {f"model {name}": _job(model, size, scale) for name, model in models.items()}
+    ms: dict[str, list[float]] = {name: [] for name in jobs}
+    with torch.inference_mode():
+        for done in range(rounds + 1):
+            for name, job in jobs.items():
+                start = time.perf_counter()
+                job()
+                ms[name].append(1e3 * (time.perf_counter() - start))
+            if progress:
+                progress(done + 1, rounds + 1)
+    middle = {name: statistics.median(values[1:]) for name, values in ms.items()}
+    return {
+        "size": f"{size[1]}x{size[0]}",
+        "scale": scale,
+        "threads": torch.get_num_threads(),
+        "unit_conv_ms": round(middle["unit"], 2),
+        "unit_conv_channels_last_ms": round(middle["unit channels_last"], 2),
+        "models": {
+            name: {
+                "ms": round(middle[f"model {name}"], 2),
+                "units": round(middle[f"model {name}"] / middle["unit"], 2),
+                "peak_mb": round(peak_mb(name, size, scale), 1),
+                "parameters": sum(p.numel() for p in model.parameters()),
+            }
+            for name, model in models.items()
+        },
+    }
+
+
+def _unit(channels_last: bool) -> Callable[[], object]:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    conv = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=layout)  # type: ignore[call-overload]
+    x = torch.rand(1, 64, 240, 320).contiguous(memory_format=layout)
+    return lambda: conv(x)
+
+
+def _job(model: Model, size: Size, scale: float) -> Callable[[], object]:
+    """One run of the model on one made-up scene."""
+    scene = scenes(1, *size, seed=0)
+    assert scene.depth is not None
+    low, valid = downsample(scene.depth, torch.ones_like(scene.depth, dtype=torch.bool), scale)
+    sample = Sample(rgb=scene.rgb, low=low, valid=valid)
+    return lambda: sharpened(model, sample)
+
+
+def peak_mb(name: str, size: Size, scale: float) -> float:
+    """Peak memory in megabytes (10^6) of a fresh process that loads the model and runs it once."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_here, (name, size, scale))
+
+
+def _peak_here(name: str, size: Size, scale: float) -> float:
+    model = load(name)
+    small = (max(1, round(size[0] / scale)), max(1, round(size[1] / scale)))
+    low = torch.rand(1, 1, *small) + 1
+    sharpened(model, Sample(rgb=torch.rand(1, 3, *size), low=low, valid=torch.ones_like(low, dtype=torch.bool)))
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if platform.system() == "Darwin" else peak * 1024 / 1e6
+
+
+def table(result: dict[str, Any]) -> str:
+    """One size's figures as a Markdown table, its conditions in the heading."""
+    head = (
+        f"{result['size']}, x{result['scale']:g}, {result['threads']} threads, float32 on the CPU; "
+        f"1 unit = {result['unit_conv_ms']:g} ms"
+    )
+    rows = [f"**{head}**", "", "| model | parameters | ms | units | peak memory, MB |", "|---|---|---|---|---|"]
+    for name, figures in result["models"].items():
+        million = f"{figures['parameters'] / 1e6:.2f} M" if figures["parameters"] else "–"
+        rows.append(f"| {name} | {million} | {figures['ms']:.0f} | {figures['units']:.2f} | {figures['peak_mb']:.0f} |")
+    return "\n".join(rows)
+
+
+def as_json(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first size's figures, and all sizes' under ``sizes``."""
+    return {**results[0], "sizes": {result["size"]: result for result in results}}

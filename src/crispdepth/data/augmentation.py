@@ -1,0 +1,147 @@
+"""From an exact scene to what some sensor would have given: random scale, kernel, noise, holes, misalignment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from dataclasses import replace as replace_fields
+
+import torch
+
+from crispdepth.data.textures import Dice
+from crispdepth.degradation import add_noise, blur, punch_holes, quantise, shift
+from crispdepth.geometry import grow, resize
+from crispdepth.types import Depth, Mask, Rgb, Sample, Size
+
+WHOLE_SCALES = (2, 3, 4, 4, 4, 4, 6, 8, 8, 8, 8, 8, 12, 16, 16, 16, 16, 24, 32)  # drawn evenly: 8 most often
+KERNELS = ("bicubic", "average", "bicubic-plain", "nearest", "last")
+
+
+@dataclass(frozen=True)
+class Sensors:
+    """How often (0..1) a training example suffers what; each drawn on its own, most examples stay clean.
+
+    ``whole``: a whole scale from WHOLE_SCALES, else any from 1.5 to 32, a third of them different along the
+    two axes. ``kernels``: drawn from KERNELS, else antialiased bicubic. ``rounded``: 8-bit or coarser steps.
+    ``inverse``: disparity instead of depth.
+    """
+
+    whole: float = 0.75
+    kernels: float = 0.25
+    rounded: float = 0.4
+    inverse: float = 0.5
+    blurred: float = 0.06
+    noisy: float = 0.08
+    holed: float = 0.15
+    misaligned: float = 0.08
+    soft_rgb: float = 0.1
+
+
+EASY = Sensors(whole=1, kernels=0, blurred=0, noisy=0, holed=0, misaligned=0, soft_rgb=0)  # a clean map, for x8
+
+
+def sensed(sample: Sample, dice: Dice, sensors: Sensors, scale_limits: tuple[float, float] = (1.5, 32)) -> Sample:
+    """A training example from an exact one: ``sample`` needs rgb and depth (b, ., h, w) without holes.
+
+    One scale and kernel for the batch, all else drawn for each image. The depth is in a unit of its own
+    (metres or 1/m, divided by their range): a network that normalises by the low map never notices.
+    """
+    assert sample.rgb is not None
+    assert sample.depth is not None
+    rgb, depth = flipped(dice, sample.rgb, sample.depth)
+    depth = in_own_unit(dice, depth, sensors)
+    low, valid = low_map(
+        dice, depth, low_size(dice, (depth.shape[-2], depth.shape[-1]), sensors, scale_limits), sensors
+    )
+    return replace_fields(sample, rgb=recoloured(dice, rgb, sensors), low=low, valid=valid, depth=depth, classes=None)
+
+
+def _one(dice: Dice, share: float) -> bool:
+    return bool(dice.chance(share, 1))
+
+
+def flipped(dice: Dice, rgb: Rgb, depth: Depth) -> tuple[Rgb, Depth]:
+    """Mirrored left to right half of the time, upside down now and then."""
+    axes = [axis for axis, share in ((-1, 0.5), (-2, 0.1)) if _one(dice, share)]
+    return (rgb.flip(axes), depth.flip(axes)) if axes else (rgb, depth)
+
+
+def in_own_unit(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
+    """Depth or inverse depth as a share of its range in each image: 0..1, the near end 0 or 1."""
+    values = torch.where(dice.chance(sensors.inverse, len(depth), 1, 1, 1), 1 / depth.clamp(min=1e-3), depth)
+    bottom = values.amin(dim=(1, 2, 3), keepdim=True)
+    return (values - bottom) / (values.amax(dim=(1, 2, 3), keepdim=True) - bottom).clamp(min=1e-6)
+
+
+def low_size(dice: Dice, size: Size, sensors: Sensors, limits: tuple[float, float]) -> Size:
+    """The size of the low map for a random scale within ``limits``."""
+    whole = [s for s in WHOLE_SCALES if limits[0] <= s <= limits[1]]
+    if whole and _one(dice, sensors.whole):
+        scale = whole[int(dice.below(len(whole), 1))]
+        return max(2, size[0] // scale), max(2, size[1] // scale)
+    any_scale = float(dice.spread(*limits, 1))
+    squeeze = float(dice.between(0.8, 1.25, 1)) if _one(dice, 1 / 3) else 1.0
+    return max(2, round(size[0] / any_scale / squeeze)), max(2, round(size[1] / any_scale))
+
+
+def low_map(dice: Dice, depth: Depth, size: Size, sensors: Sensors) -> tuple[Depth, Mask]:
+    """The low map of ``size`` and its mask, as one of many sensors would give it."""
+    b = len(depth)
+    source = depth
+    if _one(dice, sensors.blurred):
+        source = blur(source, float(dice.between(0.2, 0.6, 1)) * depth.shape[-1] / size[1])
+    low = _shrunk(source, size, KERNELS[int(dice.below(len(KERNELS), 1))] if _one(dice, sensors.kernels) else "bicubic")
+    steps = torch.round(dice.spread(60, 255, b, 1, 1, 1))
+    low = torch.where(dice.chance(sensors.rounded, b, 1, 1, 1), quantise(low, steps), low)
+    noise = dice.spread(0.002, 0.05, b, 1, 1, 1) * dice.chance(sensors.noisy, b, 1, 1, 1)
+    low = low + noise * (add_noise(torch.ones_like(low), 1.0, dice.generator) - 1) * (0.3 + low)
+    valid = torch.ones_like(low, dtype=torch.bool)
+    if _one(dice, min(1.0, 2 * sensors.holed)):
+        holed = dice.chance(0.5, b, 1, 1, 1)
+        valid = torch.where(holed, holes(dice, low), valid)
+    return torch.where(valid, low, 0), valid
+
+
+def _shrunk(depth: Depth, size: Size, kernel: str) -> Depth:
+    if kernel == "last":  # the far corner of each low pixel, as `strided` takes it
+        rows, columns = (
+            ((torch.arange(n, device=depth.device) + 1) * (length / n)).ceil().long().clamp(max=length) - 1
+            for n, length in zip(size, depth.shape[-2:], strict=True)
+        )
+        return depth[..., rows, :][..., columns]
+    return resize(depth, torch.ones_like(depth, dtype=torch.bool), size, kernel)[0]
+
+
+def holes(dice: Dice, low: Depth) -> Mask:
+    """Single pixels up to 95 %, specks, a whole region, or readings lost along depth edges; never all of them."""
+    everywhere = torch.ones_like(low, dtype=torch.bool)
+    kind = int(dice.below(4, 1))
+    if kind == 0:
+        valid = punch_holes(everywhere, float(dice.between(0.05, 0.95, 1)), dice.generator)
+    elif kind == 1:
+        valid = punch_holes(everywhere, float(dice.between(0.05, 0.5, 1)), dice.generator, radius=1)
+    elif kind == 2:
+        valid = torch.ones_like(everywhere)
+        height, width = low.shape[-2:]
+        top, left = int(dice.below(height, 1)), int(dice.below(width, 1))
+        tall, wide = (1 + int(n * float(dice.between(0.05, 0.6, 1))) for n in (height, width))
+        valid[..., top : top + tall, left : left + wide] = False
+    else:
+        step = torch.zeros_like(low)
+        step[..., :, 1:] = (low[..., :, 1:] - low[..., :, :-1]).abs()
+        step[..., 1:, :] = torch.maximum(step[..., 1:, :], (low[..., 1:, :] - low[..., :-1, :]).abs())
+        valid = ~grow((step > 0.06) & dice.chance(0.7, *low.shape), int(dice.below(2, 1)))
+    return torch.where(valid.flatten(1).any(1)[:, None, None, None], valid, everywhere)
+
+
+def recoloured(dice: Dice, rgb: Rgb, sensors: Sensors) -> Rgb:
+    """Colours swapped, grey, softer, or a few pixels out of place."""
+    if _one(dice, 0.3):
+        rgb = rgb[:, torch.randperm(3, generator=dice.generator, device=rgb.device)]
+    grey = rgb.mean(1, keepdim=True).expand_as(rgb)
+    rgb = torch.where(dice.chance(0.06, len(rgb), 1, 1, 1), grey, rgb)
+    if _one(dice, sensors.soft_rgb):
+        rgb = blur(rgb, float(dice.between(0.5, 2.0, 1)))
+    if _one(dice, min(1.0, 2 * sensors.misaligned)):
+        moved = shift(rgb, int(dice.below(7, 1)) - 3, int(dice.below(7, 1)) - 3)
+        rgb = torch.where(dice.chance(0.5, len(rgb), 1, 1, 1), moved, rgb)
+    return rgb.clamp(0, 1)

@@ -1,0 +1,1 @@
+"""Training: recipes, and the only room that knows Lightning."""

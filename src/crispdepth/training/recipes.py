@@ -1,0 +1,121 @@
+"""RECIPES: how each of our networks is trained; a recipe with some fields changed by words."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from crispdepth.data.augmentation import Sensors
+from crispdepth.models.crisp import TINY_CONFIG, CrispConfig
+from crispdepth.types import InputError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights. The same recipe on the same machine gives the same run.
+
+    ``start``: weights to begin with, a file (empty: random ones). ``patches``: (scenes, side in pixels) of each
+    step, taken in turn. ``distinct``: so many steps' scenes are made, then shown again with new sensors (0: every
+    step has scenes of its own). ``ramp``: the share of examples with any scale and sensor grows from none to all
+    over so many examples; the others are clean and x8: with the whole mixture from the start, nothing was learnt
+    in 400 steps. ``learning_rate`` rises for ``warmup`` steps, then falls to 0 along a cosine. ``clip``: largest
+    norm of the gradient. ``relative``: errors count as shares of bicubic's, image by image. ``ema``: share of
+    the old average kept at each step; the average is what is saved. ``precision``: in Lightning's words.
+    """
+
+    network: CrispConfig = field(default_factory=CrispConfig)
+    sensors: Sensors = field(default_factory=Sensors)
+    start: str = ""
+    patches: tuple[tuple[int, int], ...] = ((8, 160), (8, 160), (8, 160), (3, 256))
+    steps: int = 9_000
+    distinct: int = 1_920
+    ramp: int = 1500
+    learning_rate: float = 6e-4
+    warmup: int = 200
+    weight_decay: float = 1e-4
+    clip: float = 10.0
+    ema: float = 0.999
+    relative: bool = True
+    root_square_weight: float = 0.5
+    expected_error_weight: float = 0.2
+    precision: str = "32-true"
+    seed: int = 0
+    validate_every: int = 750
+    checkpoint_every: int = 100
+
+
+def find(name: str) -> Recipe:
+    """The recipe called ``name``. Raises InputError offering the nearest name."""
+    if name not in RECIPES:
+        raise InputError.unknown("recipe", name, RECIPES)
+    return RECIPES[name]
+
+
+def changed(recipe: Recipe, words: list[str]) -> Recipe:
+    """``recipe`` with fields set by ``KEY=VALUE``, such as ``steps=500`` or ``network.context=0``.
+
+    Raises InputError for a word that is no such pair, a field that does not exist, and a value of another type.
+    """
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise InputError(f"{word!r} is not understood: write KEY=VALUE, such as steps=500")
+        recipe = _with(recipe, key, key.split("."), text)
+    return recipe
+
+
+def _with(part: Any, key: str, path: list[str], text: str) -> Any:
+    known = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+    if path[0] not in known:
+        raise InputError.unknown("recipe field", key, _keys(RECIPES["crisp"]))
+    old = known[path[0]]
+    if dataclasses.is_dataclass(old) != (len(path) > 1):
+        raise InputError.unknown("recipe field", key, _keys(RECIPES["crisp"]))
+    new = _with(old, key, path[1:], text) if len(path) > 1 else _parsed(key, text, old)
+    return dataclasses.replace(part, **{path[0]: new})
+
+
+def _keys(part: Any, prefix: str = "") -> list[str]:
+    keys = []
+    for f in dataclasses.fields(part):
+        value = getattr(part, f.name)
+        keys += _keys(value, f"{prefix}{f.name}.") if dataclasses.is_dataclass(value) else [prefix + f.name]
+    return keys
+
+
+def _parsed(key: str, text: str, old: Any) -> Any:
+    """``text`` as a value like ``old``; nested lists become tuples."""
+    if isinstance(old, str):
+        return text
+    try:
+        value = json.loads(text.lower() if isinstance(old, bool) else text)
+    except ValueError:
+        value = None
+    value = _tuples(value)
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not type(old):
+        raise InputError(f"{key}={text} is not understood: write a value like {json.dumps(old)}")
+    return value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+_GPU = Recipe(
+    patches=((64, 160), (64, 160), (64, 160), (24, 256)),  # meant for one H200, where it is yet to be run
+    steps=15_000,
+    distinct=0,
+    learning_rate=1e-3,
+    precision="bf16-mixed",
+)
+
+RECIPES: dict[str, Recipe] = {
+    "crisp": Recipe(),
+    "crisp-tiny": Recipe(network=TINY_CONFIG, learning_rate=1e-3),
+    "crisp-gpu": _GPU,
+    "crisp-tiny-gpu": dataclasses.replace(_GPU, network=TINY_CONFIG),
+}

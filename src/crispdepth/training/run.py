@@ -1,0 +1,114 @@
+"""train: one recipe to one folder of weights, logs and pictures; resumes where it was stopped."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader
+
+from crispdepth.training.examples import Stream
+from crispdepth.training.recipes import Recipe
+from crispdepth.training.supervised import Supervised, save_weights, write_recipe
+from crispdepth.types import InputError
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    accelerator: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+    scenes_folder: Path | None = None,
+    report: Path | None = None,
+    workers: int = 1,
+) -> Path:
+    """Train into ``folder`` and return the path of ``weights.safetensors`` there.
+
+    Writes recipe.json, metrics/, pictures/ and a checkpoint every ``recipe.checkpoint_every`` steps; called
+    again with the same folder it goes on from the newest checkpoint. ``accelerator``, ``devices``, ``nodes``
+    are Lightning's own. ``scenes_folder`` keeps made scenes for other runs. ``report``: a folder with middlebury/
+    and lu/ in it, whose figures are logged and decide nothing. ``workers``: processes that make examples on a CPU.
+    Raises InputError when the folder holds a run of another recipe.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_same_recipe(recipe, folder)
+    write_recipe(recipe, folder)
+    torch.set_float32_matmul_precision("high")
+    pl.seed_everything(recipe.seed, verbose=False)
+    newest = _newest_checkpoint(folder)
+    module = Supervised(recipe, folder, scenes_folder, report)
+    with _quiet():
+        trainer = _trainer(recipe, folder, accelerator, devices, nodes, _step_of(newest))
+        on_gpu = not isinstance(trainer.accelerator, CPUAccelerator)
+        stream = Stream(recipe, _step_of(newest), on_gpu, scenes_folder, trainer.global_rank, trainer.world_size)
+        workers = 0 if on_gpu else workers
+        loader = DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None)
+        trainer.fit(module, loader, [0], ckpt_path=newest)
+    return save_weights(module.network, folder)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's advice, which does not fit a stream made on the spot."""
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _trainer(recipe: Recipe, folder: Path, accelerator: str, devices: int, nodes: int, start: int) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        precision=recipe.precision,  # type: ignore[arg-type]
+        max_steps=recipe.steps,
+        gradient_clip_val=recipe.clip,
+        val_check_interval=min(recipe.validate_every, recipe.steps),
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=20,
+        logger=CSVLogger(folder, name="metrics", version=f"from-{start:06d}"),
+        callbacks=[
+            EMAWeightAveraging(decay=recipe.ema),
+            ModelCheckpoint(
+                folder / "checkpoints", filename="{step}", every_n_train_steps=recipe.checkpoint_every, save_top_k=1
+            ),
+        ],
+        enable_model_summary=False,
+    )
+
+
+def _newest_checkpoint(folder: Path) -> Path | None:
+    found = list((folder / "checkpoints").glob("step=*.ckpt"))
+    return max(found, key=_step_of, default=None)
+
+
+def _step_of(path: Path | None) -> int:
+    return 0 if path is None else int(path.stem.partition("=")[2].partition("-")[0])
+
+
+def _check_same_recipe(recipe: Recipe, folder: Path) -> None:
+    """A folder belongs to one recipe: going on with another would be neither."""
+    path = folder / "recipe.json"
+    before = path.read_text() if path.is_file() else None
+    if before is None:
+        return
+    write_recipe(recipe, folder)
+    if path.read_text() != before:
+        path.write_text(before)
+        raise InputError(f"{folder} holds a run of another recipe: name a new folder, or delete this one")

@@ -1,0 +1,165 @@
+"""Crisp: what it is told, what it keeps, its files, and that it learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from crispdepth.bench.evaluation import evaluate
+from crispdepth.data.augmentation import EASY, sensed
+from crispdepth.data.scenes import scenes
+from crispdepth.data.textures import Dice
+from crispdepth.degradation import downsample
+from crispdepth.losses import absolute, root_square
+from crispdepth.models.catalog import WEIGHTS, load
+from crispdepth.models.classical import Bicubic
+from crispdepth.models.crisp import TINY_CONFIG, Crisp, CrispConfig
+from crispdepth.types import Depth, InputError, Mask, Rgb, Sample
+
+SMALL = CrispConfig(widths=(8, 8, 8, 8), encoder=(0, 1, 1), middle=1, decoder=(1, 1, 1), context=1)
+NETWORKS = ("crisp",)
+
+
+def inputs(sample: Sample, scale: float = 8) -> tuple[Depth, Mask, Rgb]:
+    assert sample.depth is not None
+    assert sample.rgb is not None
+    low, valid = downsample(sample.depth, torch.ones_like(sample.depth, dtype=torch.bool), scale)
+    return low, valid, sample.rgb
+
+
+def shuffled(config: CrispConfig = SMALL) -> Crisp:
+    """A network whose last layer is not zero, so that everything matters."""
+    torch.manual_seed(0)
+    network = Crisp(config).eval()
+    torch.nn.init.normal_(network.head.weight, std=0.05)
+    return network
+
+
+@pytest.mark.parametrize(("config", "most"), [(CrispConfig(), 3e6), (TINY_CONFIG, 0.4e6)])
+def test_the_networks_stay_small(config: CrispConfig, most: float) -> None:
+    assert sum(p.numel() for p in Crisp(config).parameters()) <= most
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_weights_in_the_package_are_small_and_have_a_card(name: str) -> None:
+    assert (WEIGHTS / f"{name}.safetensors").stat().st_size <= 8e6
+    card = (WEIGHTS / f"{name}.md").read_text(encoding="utf-8")
+    for word in ("Apache-2.0", "scenes", "seed"):
+        assert word in card
+
+
+def test_a_shifted_and_scaled_map_gives_the_same_depth_shifted_and_scaled(scene: Sample) -> None:
+    network = shuffled()
+    low, valid, rgb = inputs(scene)
+    with torch.inference_mode():
+        expected = 7.0 * network(low, valid, rgb) + 3.0
+        torch.testing.assert_close(network(7.0 * low + 3.0, valid, rgb), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_the_shrunken_result_is_nearer_to_the_measurement_than_without_correction(scene: Sample) -> None:
+    low, valid, rgb = inputs(scene, 4)
+    off = []
+    for rounds in (0, 1):
+        network = shuffled(CrispConfig(**{**vars(SMALL), "rounds": rounds}))
+        with torch.inference_mode():
+            depth = network(low, valid, rgb)
+        shrunk, _ = downsample(depth, torch.ones_like(depth, dtype=torch.bool), 4)
+        off.append(float((shrunk - low).abs().mean()))
+    assert off[1] < 0.5 * off[0]
+
+
+def test_the_expected_error_is_positive_and_in_the_unit_of_the_map(scene: Sample) -> None:
+    network = shuffled()
+    low, valid, rgb = inputs(scene)
+    with torch.inference_mode():
+        depth, error = network.estimate(low, valid, rgb)
+        _, thousandfold = network.estimate(1000 * low, valid, rgb)
+    assert error.shape == depth.shape
+    assert (error > 0).all()
+    torch.testing.assert_close(thousandfold, 1000 * error, rtol=1e-3, atol=0)
+
+
+def test_another_scale_along_each_axis_works(scene: Sample) -> None:
+    network = shuffled()
+    _, _, rgb = inputs(scene)
+    low = torch.rand(1, 1, 11, 40) + 1
+    assert network(low, torch.ones_like(low, dtype=torch.bool), rgb).shape == rgb[:, :1].shape
+
+
+def test_saved_weights_come_back_the_same(tmp_path: Path, scene: Sample) -> None:
+    network = shuffled()
+    network.save(tmp_path / "x.safetensors")
+    again = Crisp.from_file(tmp_path / "x.safetensors").eval()
+    assert again.config == network.config
+    with torch.inference_mode():
+        expected, depth = network(*inputs(scene)), again(*inputs(scene))
+    torch.testing.assert_close(depth, expected, rtol=2e-3, atol=2e-3)  # half precision
+    again.save(tmp_path / "y.safetensors")
+    assert (tmp_path / "x.safetensors").read_bytes() == (tmp_path / "y.safetensors").read_bytes()
+
+
+def test_missing_and_foreign_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="missing"):
+        Crisp.from_file(tmp_path / "no.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"not safetensors at all")
+    with pytest.raises(InputError, match="no weights of Crisp"):
+        Crisp.from_file(tmp_path / "bad.safetensors")
+
+
+def test_a_file_of_weights_is_a_model_too(tmp_path: Path, scene: Sample) -> None:
+    network = shuffled()
+    network.save(tmp_path / "mine.safetensors")
+    with torch.inference_mode():
+        depth = load(str(tmp_path / "mine.safetensors"))(*inputs(scene))
+        torch.testing.assert_close(depth, network(*inputs(scene)), rtol=2e-3, atol=2e-3)
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    for name, message in (("other", "does not say which model"), ("none", "does not exist")):
+        with pytest.raises(InputError, match=message):
+            load(str(tmp_path / f"{name}.safetensors"))
+
+
+def test_it_learns_a_few_scenes_by_heart() -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+    sample = sensed(scenes(2, 64, 64, seed=3), Dice(3, "cpu"), EASY, (8, 8))
+    low, valid, rgb, depth = sample.low, sample.valid, sample.rgb, sample.depth
+    assert low is not None
+    assert valid is not None
+    assert rgb is not None
+    assert depth is not None
+    low, valid, rgb, depth = (x.clone() for x in (low, valid, rgb, depth))
+    network = Crisp(TINY_CONFIG)
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
+    plain = root_square(Bicubic()(low, valid, (64, 64)), depth).mean()
+    for _ in range(200):
+        made = network(low, valid, rgb)
+        loss = absolute(made, depth).mean() + root_square(made, depth).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+    assert root_square(made.detach(), depth).mean() < 0.4 * plain
+
+
+@pytest.mark.parametrize("scale", [4, 8, 16])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_trained_networks_beat_the_best_filter_on_unseen_scenes(name: str, scale: int) -> None:
+    errors = dict.fromkeys((name, "fgs"), 0.0)
+    for seed in range(3):
+        sample = scenes(1, 240, 320, seed=2_000_001_000 + seed)
+        assert sample.depth is not None
+        for key in errors:
+            made = load(key)(*inputs(sample, scale)).detach()[..., 6:-6, 6:-6]
+            errors[key] += float(root_square(made, sample.depth[..., 6:-6, 6:-6]))
+    assert errors[name] < errors["fgs"]
+
+
+@pytest.mark.parametrize("set_name", ["middlebury", "lu"])
+def test_crisp_beats_the_best_filter_on_real_images(set_name: str, real_data: Path) -> None:
+    ours, plain = (
+        evaluate(load(name), set_name, real_data / set_name, 8, "fdsr").metrics["rmse"] for name in ("crisp", "fgs")
+    )
+    assert ours < 0.9 * plain

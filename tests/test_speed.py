@@ -1,0 +1,50 @@
+"""bench-speed and bench-robust: what they report, not how fast this machine is."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from crispdepth.bench import robust, speed
+from crispdepth.data.scenes import scenes
+from crispdepth.types import Sample
+
+
+def test_models_are_timed_beside_one_convolution() -> None:
+    result = speed.measure(["bicubic", "guided"], (48, 64), 4, rounds=1)
+    assert result["unit_conv_ms"] > 0
+    assert set(result["models"]) == {"bicubic", "guided"}
+    for figures in result["models"].values():
+        assert figures["ms"] > 0
+        assert 50 < figures["peak_mb"] < 4000  # Python and torch are counted
+        assert figures["parameters"] == 0
+    assert "| guided | – |" in speed.table(result)
+    assert speed.as_json([result])["sizes"] == {"64x48": result}
+
+
+def one(seed: int) -> Sample:
+    return scenes(1, 96, 96, seed)
+
+
+def test_faults_are_measured_beside_the_clean_map() -> None:
+    result = robust.measure(["bicubic"], {"a": partial(one, 1), "b": partial(one, 2)}, scale=4)
+    errors = result["bicubic"]
+    assert set(errors) == set(robust.FAULTS)
+    assert errors["95% holes"] > errors["30% holes"] > errors["clean"]
+    assert errors["noise 5.0% of the range"] > errors["clean"]
+    assert errors["picture shifted by 4 px"] == pytest.approx(errors["clean"])  # bicubic sees no picture
+    assert "| clean | " in robust.table(result, "scenes", 100, "cm")
+
+
+def test_a_fault_changes_only_what_it_names() -> None:
+    sample = one(1)
+    clean, holed = (robust.FAULTS[name].sensed(sample, 4, seed=1) for name in ("clean", "30% holes"))
+    assert clean.valid is not None
+    assert holed.valid is not None
+    assert clean.low is not None
+    assert holed.low is not None
+    assert clean.valid.all()
+    assert 0.2 < float((~holed.valid).float().mean()) < 0.4
+    torch.testing.assert_close(holed.low[holed.valid], clean.low[holed.valid])

@@ -1,0 +1,205 @@
+"""Training: recipes by words, examples as a function of the step, runs that survive a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from crispdepth.data.augmentation import EASY, Sensors, holes, sensed
+from crispdepth.data.scenes import scenes
+from crispdepth.data.textures import Dice
+from crispdepth.losses import absolute, expected_error, root_square
+from crispdepth.models.crisp import Crisp, CrispConfig
+from crispdepth.training import supervised
+from crispdepth.training.examples import Batch, Stream, example
+from crispdepth.training.recipes import RECIPES, Recipe, changed, find
+from crispdepth.training.run import train
+from crispdepth.types import InputError
+
+SMALL = CrispConfig(widths=(8, 8, 8, 8), encoder=(0, 0, 0), middle=1, decoder=(1, 0, 0), context=0)
+RECIPE = Recipe(
+    network=SMALL,
+    patches=((2, 48), (1, 64)),
+    steps=6,
+    ramp=4,
+    distinct=4,
+    learning_rate=0.01,  # a lost or doubled step would show
+    warmup=1,
+    validate_every=6,
+    checkpoint_every=2,
+)
+
+
+@pytest.fixture(autouse=True)
+def _small_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervised, "VALIDATION_SCENES", 1)
+    monkeypatch.setattr(supervised, "VALIDATION_SIZE", (96, 128))
+    supervised._validation_scenes.cache_clear()
+
+
+def test_a_recipe_is_changed_by_words_of_its_own_type() -> None:
+    words = ["steps=500", "learning_rate=2", "network.phase=false", "sensors.holed=0.4", "patches=[[4, 96], [2, 128]]"]
+    recipe = changed(find("crisp"), words)
+    assert recipe.steps == 500
+    assert recipe.learning_rate == 2.0
+    assert recipe.network.phase is False
+    assert recipe.sensors.holed == 0.4
+    assert recipe.patches == ((4, 96), (2, 128))
+    assert dataclasses.replace(recipe, steps=RECIPES["crisp"].steps) != RECIPES["crisp"]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("stesp=5", "did you mean steps"),
+        ("network.phas=true", "did you mean network.phase"),
+        ("network=5", "network.widths"),
+        ("steps.x=5", "unknown recipe field"),
+        ("steps=many", "write a value like"),
+        ("steps=1.5", "write a value like"),
+        ("network.phase=1", "write a value like"),
+        ("steps", "KEY=VALUE"),
+    ],
+)
+def test_a_mistyped_word_is_refused_with_its_cure(word: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        changed(find("crisp"), [word])
+
+
+def test_an_unknown_recipe_offers_the_nearest() -> None:
+    with pytest.raises(InputError, match="crisp-tiny"):
+        find("crisp-tyny")
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_an_example_is_a_function_of_its_step(tmp_path: Path) -> None:
+    first = example(RECIPE, 5, "cpu")
+    assert same(first, example(RECIPE, 5, "cpu"))
+    assert not torch.equal(first["depth"], example(RECIPE, 3, "cpu")["depth"])
+    kept = [example(RECIPE, step, "cpu", tmp_path) for step in (5, 5)]
+    assert same(*kept) or float((kept[0]["rgb"] - kept[1]["rgb"]).abs().max()) < 1 / 255  # pictures kept in 8 bit
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_scenes_come_again_with_other_sensors() -> None:
+    one, again = example(RECIPE, 1, "cpu"), example(RECIPE, 1 + RECIPE.distinct, "cpu")
+    assert one["depth"].shape == again["depth"].shape
+    assert not same(one, again)
+
+
+def test_a_stream_that_starts_later_goes_on_where_the_other_was() -> None:
+    early, late = iter(Stream(RECIPE, 0, False, None)), iter(Stream(RECIPE, 2, False, None))
+    assert same([next(early) for _ in range(3)][2], next(late))
+
+
+def test_processes_share_the_examples_among_them() -> None:
+    numbers = []
+    for rank in range(2):
+        stream = iter(Stream(RECIPE, 3, True, None, rank, world=2))
+        numbers.append([int(next(stream)["number"]) for _ in range(2)])
+    assert numbers == [[6, 8], [7, 9]]
+
+
+def test_the_first_examples_are_clean_and_x8() -> None:
+    recipe = dataclasses.replace(RECIPE, ramp=1_000_000)
+    for step in range(4):
+        batch = example(recipe, step, "cpu")
+        assert batch["low"].shape[-1] * 8 == batch["rgb"].shape[-1]
+        assert batch["valid"].all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_a_sensor_gives_is_sound(seed: int) -> None:
+    every = Sensors(**dict.fromkeys(Sensors.__dataclass_fields__, 0.6))
+    seen = sensed(scenes(2, 48, 64, seed=1), Dice(seed, "cpu"), every)
+    assert seen.low is not None
+    assert seen.valid is not None
+    assert seen.rgb is not None
+    assert seen.depth is not None
+    assert seen.low.shape == seen.valid.shape
+    assert seen.low.isfinite().all()
+    assert seen.valid.flatten(1).any(1).all()
+    assert (seen.low[~seen.valid] == 0).all()
+    assert float(seen.rgb.min()) >= 0
+    assert float(seen.rgb.max()) <= 1
+    for i in range(2):
+        assert (float(seen.depth[i].min()), float(seen.depth[i].max())) == pytest.approx((0, 1), abs=1e-5)
+
+
+def test_colours_and_depth_are_mirrored_together() -> None:
+    exact = scenes(1, 48, 64, seed=1)
+    assert exact.depth is not None
+    telling = dataclasses.replace(exact, rgb=(exact.depth / exact.depth.max()).expand(-1, 3, -1, -1))
+    plain = dataclasses.replace(EASY, inverse=0, rounded=0)
+    for seed in range(6):
+        seen = sensed(telling, Dice(seed, "cpu"), plain, (4, 4))
+        assert seen.rgb is not None
+        assert seen.depth is not None
+        pair = torch.stack([seen.rgb[0, 0].flatten(), seen.depth.flatten()])
+        assert float(torch.corrcoef(pair)[0, 1]) > 0.999
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_holes_never_take_every_reading(seed: int) -> None:
+    assert holes(Dice(seed, "cpu"), torch.rand(3, 1, 2, 3)).flatten(1).any(1).all()
+
+
+def test_losses_are_what_their_names_say() -> None:
+    prediction, target = torch.tensor([[1.0, 2.0], [3.0, 7.0]])[None, None], torch.zeros(1, 1, 2, 2)
+    assert float(absolute(prediction, target)) == pytest.approx(13 / 4)
+    assert float(root_square(prediction, target)) == pytest.approx((63 / 4) ** 0.5)
+
+
+def test_the_best_expected_error_is_the_true_one() -> None:
+    prediction, target = torch.randn(1, 1, 50, 50, requires_grad=True), torch.zeros(1, 1, 50, 50)
+    true = float(prediction.detach().abs().mean())
+    sizes = torch.tensor([0.5, 0.9, 1.0, 1.1, 2.0]) * true
+    values = [float(expected_error(torch.full_like(target, float(s)), prediction, target)) for s in sizes]
+    assert min(values) == values[2]
+    assert not expected_error(torch.ones_like(target), prediction, target).requires_grad
+
+
+def test_a_run_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(RECIPE, tmp_path / "whole", accelerator="cpu", workers=0)
+    step = supervised.Supervised.training_step
+
+    def killed(self: supervised.Supervised, batch: Batch, number: int) -> torch.Tensor:
+        if self.global_step == 5:
+            raise SystemExit("killed")
+        return step(self, batch, number)
+
+    monkeypatch.setattr(supervised.Supervised, "training_step", killed)
+    with pytest.raises(SystemExit):
+        train(RECIPE, tmp_path / "killed", accelerator="cpu", workers=0)
+    assert not (tmp_path / "killed" / "weights.safetensors").exists()
+    monkeypatch.setattr(supervised.Supervised, "training_step", step)
+    again = train(RECIPE, tmp_path / "killed", accelerator="cpu", workers=0)
+    expected, weights = load_file(whole), load_file(again)
+    for name in expected:
+        torch.testing.assert_close(weights[name], expected[name], rtol=0, atol=1e-3)
+    assert len(list((tmp_path / "killed" / "metrics").iterdir())) == 2
+    assert list((tmp_path / "whole" / "pictures").glob("step-*.png"))
+
+
+def test_a_folder_belongs_to_one_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text("{}")
+    with pytest.raises(InputError, match="another recipe"):
+        train(RECIPE, tmp_path, accelerator="cpu")
+
+
+def test_training_can_begin_with_weights_of_the_same_shape(tmp_path: Path) -> None:
+    network = Crisp(SMALL)
+    torch.nn.init.constant_(network.head.weight, 0.25)
+    network.save(tmp_path / "start.safetensors")
+    recipe = dataclasses.replace(RECIPE, start=str(tmp_path / "start.safetensors"))
+    module = supervised.Supervised(recipe, tmp_path)
+    assert (module.network.head.weight == 0.25).all()
+    with pytest.raises(InputError, match="another shape"):
+        supervised.Supervised(dataclasses.replace(recipe, network=CrispConfig()), tmp_path)
