@@ -18,6 +18,7 @@ from crispdepth.training.run import train
 ROWS = {
     "full": [],
     "no phase": ["network.phase=false"],
+    "no gates by scale": ["network.gates=false"],
     "no contrast (plain residual)": ["network.contrast=false"],
     "no consistency": ["network.rounds=0"],
     "two rounds of consistency": ["network.rounds=2"],

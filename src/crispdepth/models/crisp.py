@@ -32,7 +32,7 @@ class CrispConfig:
     ``phase``: the network is told the scale and where each pixel lies in its low pixel; ``gates``: channels are
     turned up or down by the scale; ``contrast``: changes are counted in the low map's local contrast; ``rounds``:
     corrections towards the measurement at the end.
-    ``kernel`` adds an idea that did not pay: each pixel may also move towards a mixture of its 3x3 low readings.
+    ``kernel``, off, changes one: each pixel moves towards a mixture of its 3x3 low readings instead.
     """
 
     widths: tuple[int, int, int, int] = (32, 64, 96, 128)
