@@ -1,4 +1,4 @@
-"""The command: predict, evaluate, bench, bench-speed, train, sample, names, info. Parses typed words; no logic here."""
+"""The command: predict, evaluate, bench…, train, sample, names, info. Parses typed words; no logic here."""
 
 from __future__ import annotations
 

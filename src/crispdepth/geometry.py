@@ -87,6 +87,16 @@ def resize_rgb(rgb: Rgb, size: Size) -> Rgb:
     return F.interpolate(rgb, size, mode="bilinear", align_corners=False, antialias=True)
 
 
+def enlarge(depth: Depth, size: Size) -> Depth:
+    """A map without holes at another size, antialiased bicubic (as ``resize``, which also takes holes)."""
+    return _resample(depth, size, "bicubic")
+
+
+def missing(depth: Depth, low: Depth, valid: Mask) -> Depth:
+    """What the measurement ``low`` (b, 1, h, w) says beyond the shrunken ``depth``; 0 in its holes."""
+    return torch.where(valid, low - enlarge(depth, (low.shape[-2], low.shape[-1])), 0)
+
+
 def fill(depth: Depth, valid: Mask) -> Depth:
     """Every hole filled smoothly from the readings around it; readings are kept as they are.
 

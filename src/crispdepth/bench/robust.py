@@ -57,7 +57,7 @@ FAULTS: dict[str, Fault] = {
     **{f"noise {share:.1%} of the range": Fault(noise=share) for share in (0.005, 0.01, 0.02, 0.05)},
     **{f"picture shifted by {px} px": Fault(shift_px=px) for px in (1, 2, 4, 8)},
     **{f"rounded to {steps} steps": Fault(steps=steps) for steps in (255, 63)},
-    **{f"low map by {kernel}": Fault(kernel=kernel) for kernel in KERNELS if not kernel.startswith("bicubic-8")},
+    **{f"low map by {kernel}": Fault(kernel=kernel) for kernel in KERNELS if kernel not in ("bicubic", "bicubic-8bit")},
 }
 
 

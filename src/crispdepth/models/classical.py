@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from crispdepth.geometry import fill, local_range, resize, resize_rgb
+from crispdepth.geometry import enlarge, fill, local_range, missing, resize, resize_rgb
 from crispdepth.types import Depth, Mask, Model, Rgb, Size
 
 HOLE_SMOOTHNESS, HOLE_SIGMA = 900.0, 0.03  # a reach of about 30 low pixels where the colour does not change
@@ -31,11 +31,7 @@ class Bicubic(Model):
 
     def forward(self, low: Depth, valid: Mask, size: Size) -> Depth:
         """``low`` (b, 1, h, w) and its mask to (b, 1, *size), in the unit of ``low``."""
-        return _enlarge(fill(low, valid), size)
-
-
-def _enlarge(x: torch.Tensor, size: Size) -> torch.Tensor:
-    return resize(x, torch.ones_like(x, dtype=torch.bool), size, "bicubic")[0]
+        return enlarge(fill(low, valid), size)
 
 
 class GuidedFilter(Model):
@@ -72,9 +68,9 @@ class GuidedFilter(Model):
         full = _filled_along(low, valid, resize_rgb(rgb, (low.shape[-2], low.shape[-1])))
         depth = self.spread(full, rgb)
         for _ in range(self.guided_rounds):
-            depth = depth + self.spread(_missing(depth, low, valid), rgb)
+            depth = depth + self.spread(missing(depth, low, valid), rgb)
         for _ in range(self.plain_rounds):
-            depth = depth + _enlarge(_missing(depth, low, valid), (rgb.shape[-2], rgb.shape[-1]))
+            depth = depth + enlarge(missing(depth, low, valid), (rgb.shape[-2], rgb.shape[-1]))
         return _within_readings(depth, full)
 
 
@@ -95,13 +91,6 @@ def _filled_along(low: Depth, valid: Mask, colours: Rgb) -> Depth:
     total, weight = smooth(torch.where(valid, low, 0)), smooth(valid.to(low.dtype))
     reached = weight > 1e-5  # farther away, float32 has no digits left
     return torch.where(valid, low, torch.where(reached, total / weight.clamp(min=1e-5), fill(low, valid)))
-
-
-def _missing(depth: Depth, low: Depth, valid: Mask) -> Depth:
-    """What the measurement says beyond the shrunken result; 0 in holes."""
-    everywhere = torch.ones_like(depth, dtype=torch.bool)
-    shrunk, _ = resize(depth, everywhere, (low.shape[-2], low.shape[-1]), "bicubic")
-    return torch.where(valid, low - shrunk, 0)
 
 
 def _within_readings(depth: Depth, low: Depth) -> Depth:
@@ -152,7 +141,7 @@ class JointBilateral(GuidedFilter):
                 weight += w
         # Where no similar colour was near, the plain enlargement takes over.
         tiny = 1e-4
-        return (total + tiny * _enlarge(low, size)) / (weight + tiny)
+        return (total + tiny * enlarge(low, size)) / (weight + tiny)
 
 
 def _nearest(small: int, large: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -184,7 +173,7 @@ class Guided(GuidedFilter):
         scale = rgb.shape[-2] / low.shape[-2]
         radius = max(1, round(self.config.radius_low_px * scale))
         smoother = cv2.ximgproc.createGuidedFilter(_image(rgb), radius, self.config.epsilon)
-        return _filtered(smoother, _enlarge(low, (rgb.shape[-2], rgb.shape[-1])))
+        return _filtered(smoother, enlarge(low, (rgb.shape[-2], rgb.shape[-1])))
 
 
 @dataclass(frozen=True)
@@ -208,7 +197,7 @@ class Fgs(GuidedFilter):
         """See GuidedFilter.spread."""
         scale2 = rgb.shape[-2] * rgb.shape[-1] / (low.shape[-2] * low.shape[-1])
         smooth = _global_smoother(rgb, self.config.smoothness * scale2, self.config.sigma_colour)
-        return smooth(_enlarge(low, (rgb.shape[-2], rgb.shape[-1])))
+        return smooth(enlarge(low, (rgb.shape[-2], rgb.shape[-1])))
 
 
 def _global_smoother(rgb: Rgb, smoothness: float, sigma_colour: float) -> Callable[[Depth], Depth]:

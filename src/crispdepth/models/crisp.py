@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from crispdepth.geometry import fill, local_range
+from crispdepth.geometry import enlarge, fill, local_range, missing
 from crispdepth.types import Depth, InputError, Mask, Model, Rgb, Size
 
 OCTAVES = 6  # enlargements of 1, 2, 4 … 32
@@ -139,21 +139,21 @@ class Crisp(Model):
         """As ``forward``, and the error to expect at each pixel (mean absolute), both (b, 1, H, W), unit of ``low``."""
         size = (rgb.shape[-2], rgb.shape[-1])
         x, middle, span = normalised(low, valid)
-        enlarged = _enlarge(x, size)
+        enlarged = enlarge(x, size)
         near, far = (_bilinear(bound, size) for bound in local_range(x, torch.ones_like(valid), radius=1))
         contrast = far - near
         features = self._features(rgb, enlarged, near, contrast, valid)
         maps = self._unfolded(features, _octaves(low, size), size)
         a, b, share, error = maps[:, :4].split(1, dim=1)
-        if self.config.contrast:
-            a = a * contrast
         if self.config.kernel:
-            a = a / (contrast + TINY) * (_mixture(x, maps[:, 4:], size) - enlarged)
+            a = a * (_mixture(x, maps[:, 4:], size) - enlarged)
+        elif self.config.contrast:
+            a = a * contrast
         depth = enlarged + a + b
         share = 2 * torch.sigmoid(share)
         for _ in range(self.config.rounds):
-            depth = depth + share * _enlarge(_missing(depth, x, valid), size)
-        # The factor keeps a map of all holes at 0 and is 1 for all others.
+            depth = depth + share * enlarge(missing(depth, x, valid), size)
+        # A map without any reading stays 0.
         some = valid.any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
         depth = torch.where(some, depth * span + middle, 0)
         return depth, (error.clamp(-6, 6).exp() * (contrast + TINY) * span)
@@ -242,18 +242,8 @@ def normalised(low: Depth, valid: Mask) -> tuple[Depth, torch.Tensor, torch.Tens
     return fill(x, valid), middle, span
 
 
-def _enlarge(x: torch.Tensor, size: Size) -> torch.Tensor:
-    return F.interpolate(x, size, mode="bicubic", align_corners=False, antialias=True)
-
-
 def _bilinear(x: torch.Tensor, size: Size) -> torch.Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
-
-
-def _missing(depth: Depth, low: Depth, valid: Mask) -> Depth:
-    """What the measurement says beyond the shrunken result; 0 in holes."""
-    shrunk = _enlarge(depth, (low.shape[-2], low.shape[-1]))
-    return torch.where(valid, low - shrunk, 0)
 
 
 def _mixture(low: Depth, weights: torch.Tensor, size: Size) -> Depth:

@@ -15,8 +15,7 @@ from PIL import Image
 
 from crispdepth.data.scenes import scenes
 from crispdepth.data.sets import find
-from crispdepth.degradation import crop_to_multiple
-from crispdepth.geometry import resize
+from crispdepth.degradation import crop_to_multiple, downsample
 from crispdepth.losses import absolute, expected_error, root_square
 from crispdepth.metrics import rmse
 from crispdepth.models.classical import Bicubic
@@ -86,7 +85,7 @@ class Supervised(pl.LightningModule):
     def _draw(self) -> None:
         panels: list[Panel] = []
         for rgb, depth in _validation_scenes(self.device)[:3]:
-            low, valid = _shrunk(depth, 8)
+            low, valid = downsample(depth, torch.ones_like(depth, dtype=torch.bool), 8)
             with torch.inference_mode():
                 made = self.network(low, valid, rgb).float().cpu()[0, 0].numpy()
             truth, small = depth.cpu()[0, 0].numpy(), low.cpu()[0, 0].numpy()
@@ -148,17 +147,12 @@ def _real_samples(name: str, root: Path, device: torch.device) -> Pairs:
     return tuple((s.rgb.to(device), s.depth.to(device)) for s in samples if s.rgb is not None and s.depth is not None)
 
 
-def _shrunk(depth: Depth, scale: int) -> tuple[Depth, torch.Tensor]:
-    size = (depth.shape[-2] // scale, depth.shape[-1] // scale)
-    return resize(depth, torch.ones_like(depth, dtype=torch.bool), size, "bicubic")
-
-
 def _share_of_bicubic(network: Crisp, pairs: Pairs, scale: int) -> float:
     """Mean of per-image RMSE over bicubic's, antialiased low maps, 6 pixels cut."""
     ours, bicubic = 0.0, 0.0
     for rgb, depth in pairs:
         rgb, depth = crop_to_multiple(rgb, scale), crop_to_multiple(depth, scale)
-        low, valid = _shrunk(depth, scale)
+        low, valid = downsample(depth, torch.ones_like(depth, dtype=torch.bool), scale)
         inner = torch.zeros_like(depth, dtype=torch.bool)
         inner[..., 6:-6, 6:-6] = True
         with torch.inference_mode():
