@@ -12,6 +12,7 @@ import argparse
 import csv
 from pathlib import Path
 
+from crispdepth.training.examples import Scenes
 from crispdepth.training.recipes import changed, find
 from crispdepth.training.run import train
 
@@ -21,7 +22,8 @@ ROWS = {
     "no gates by scale": ["network.gates=false"],
     "no contrast (plain residual)": ["network.contrast=false"],
     "no consistency": ["network.rounds=0"],
-    "two rounds of consistency": ["network.rounds=2"],
+    "one round of consistency": ["network.rounds=1"],
+    "consistency that moves no edges": ["network.edges=false"],
     "no large kernels": ["network.context=0"],
     "with kernel mixture": ["network.kernel=true"],
     "loss without RMSE": ["root_square_weight=0"],
@@ -47,7 +49,7 @@ def main() -> None:
         folder = asked.folder / row.replace(" ", "-")
         if not _last(folder):
             recipe = changed(find("crisp-tiny"), base + ROWS[row])
-            train(recipe, folder, accelerator="cpu", scenes_folder=asked.scenes_folder)
+            train(recipe, folder, accelerator="cpu", source=Scenes(asked.scenes_folder))
     print(f"| {asked.steps} steps of crisp-tiny | x4 | x8 | x16 |\n|---|---|---|---|")
     for row in ROWS:
         if last := _last(asked.folder / row.replace(" ", "-")):

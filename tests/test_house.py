@@ -26,8 +26,9 @@ FLOORS = (
     ("data.sample", "data.sets"),
     ("inference", "training.recipes"),
     ("bench.protocol", "bench.robust", "bench.speed", "training.examples"),
-    ("bench.evaluation", "training.supervised"),
-    ("bench.report", "batch", "about", "training.run"),
+    ("bench.evaluation", "training.task"),
+    ("bench.report", "batch", "about", "training.supervised"),
+    ("training.run",),
     ("cli",),
 )
 PUBLIC_NAMES = 16

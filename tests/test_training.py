@@ -9,19 +9,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from crispdepth.data.augmentation import EASY, Sensors, holes, sensed
+from crispdepth.data.augmentation import EASY, Sensors, fattened, holes, sensed
 from crispdepth.data.scenes import scenes
 from crispdepth.data.textures import Dice
 from crispdepth.losses import absolute, expected_error, root_square
 from crispdepth.models.crisp import Crisp, CrispConfig
-from crispdepth.training import supervised
-from crispdepth.training.examples import Batch, Stream, example
-from crispdepth.training.recipes import RECIPES, Recipe, changed, find
+from crispdepth.training import task
+from crispdepth.training.examples import Batch, Pictures, Scenes, Stream, example, source
+from crispdepth.training.recipes import RECIPES, CrispRecipe, changed, find
 from crispdepth.training.run import train
+from crispdepth.training.supervised import CrispTask
 from crispdepth.types import InputError
 
 SMALL = CrispConfig(widths=(8, 8, 8, 8), encoder=(0, 0, 0), middle=1, decoder=(1, 0, 0), context=0)
-RECIPE = Recipe(
+RECIPE = CrispRecipe(
     network=SMALL,
     patches=((2, 48), (1, 64)),
     steps=6,
@@ -36,14 +37,15 @@ RECIPE = Recipe(
 
 @pytest.fixture(autouse=True)
 def _small_validation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervised, "VALIDATION_SCENES", 1)
-    monkeypatch.setattr(supervised, "VALIDATION_SIZE", (96, 128))
-    supervised._validation_scenes.cache_clear()
+    monkeypatch.setattr(task, "VALIDATION_SCENES", 1)
+    monkeypatch.setattr(task, "VALIDATION_SIZE", (96, 128))
+    task._validation_scenes.cache_clear()
 
 
 def test_a_recipe_is_changed_by_words_of_its_own_type() -> None:
     words = ["steps=500", "learning_rate=2", "network.phase=false", "sensors.holed=0.4", "patches=[[4, 96], [2, 128]]"]
     recipe = changed(find("crisp"), words)
+    assert isinstance(recipe, CrispRecipe)
     assert recipe.steps == 500
     assert recipe.learning_rate == 2.0
     assert recipe.network.phase is False
@@ -80,29 +82,29 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 def test_an_example_is_a_function_of_its_step(tmp_path: Path) -> None:
-    first = example(RECIPE, 5, "cpu")
-    assert same(first, example(RECIPE, 5, "cpu"))
-    assert not torch.equal(first["depth"], example(RECIPE, 3, "cpu")["depth"])
-    kept = [example(RECIPE, step, "cpu", tmp_path) for step in (5, 5)]
+    first = example(RECIPE, 5, "cpu", Scenes())
+    assert same(first, example(RECIPE, 5, "cpu", Scenes()))
+    assert not torch.equal(first["depth"], example(RECIPE, 3, "cpu", Scenes())["depth"])
+    kept = [example(RECIPE, step, "cpu", Scenes(tmp_path)) for step in (5, 5)]
     assert same(*kept) or float((kept[0]["rgb"] - kept[1]["rgb"]).abs().max()) < 1 / 255  # pictures kept in 8 bit
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_scenes_come_again_with_other_sensors() -> None:
-    one, again = example(RECIPE, 1, "cpu"), example(RECIPE, 1 + RECIPE.distinct, "cpu")
+    one, again = example(RECIPE, 1, "cpu", Scenes()), example(RECIPE, 1 + RECIPE.distinct, "cpu", Scenes())
     assert one["depth"].shape == again["depth"].shape
     assert not same(one, again)
 
 
 def test_a_stream_that_starts_later_goes_on_where_the_other_was() -> None:
-    early, late = iter(Stream(RECIPE, 0, False, None)), iter(Stream(RECIPE, 2, False, None))
+    early, late = iter(Stream(RECIPE, 0, False, Scenes())), iter(Stream(RECIPE, 2, False, Scenes()))
     assert same([next(early) for _ in range(3)][2], next(late))
 
 
 def test_processes_share_the_examples_among_them() -> None:
     numbers = []
     for rank in range(2):
-        stream = iter(Stream(RECIPE, 3, True, None, rank, world=2))
+        stream = iter(Stream(RECIPE, 3, True, Scenes(), rank, world=2))
         numbers.append([int(next(stream)["number"]) for _ in range(2)])
     assert numbers == [[6, 8], [7, 9]]
 
@@ -110,7 +112,7 @@ def test_processes_share_the_examples_among_them() -> None:
 def test_the_first_examples_are_clean_and_x8() -> None:
     recipe = dataclasses.replace(RECIPE, ramp=1_000_000)
     for step in range(4):
-        batch = example(recipe, step, "cpu")
+        batch = example(recipe, step, "cpu", Scenes())
         assert batch["low"].shape[-1] * 8 == batch["rgb"].shape[-1]
         assert batch["valid"].all()
 
@@ -131,6 +133,39 @@ def test_what_a_sensor_gives_is_sound(seed: int) -> None:
     assert float(seen.rgb.max()) <= 1
     for i in range(2):
         assert (float(seen.depth[i].min()), float(seen.depth[i].max())) == pytest.approx((0, 1), abs=1e-5)
+
+
+def test_fattened_things_grow_and_nothing_else_changes() -> None:
+    depth = torch.full((4, 1, 20, 20), 3.0)
+    depth[..., 8:12, 8:12] = 1.0
+    always = dataclasses.replace(EASY, fattened=1)
+    grown = [fattened(Dice(seed, "cpu"), depth, always) for seed in range(8)]
+    near = [int((g == 1).sum(dim=(1, 2, 3)).max()) for g in grown]
+    assert min(near) >= 16
+    assert max(near) > 16
+    assert max(near) <= 8 * 8
+    assert all(bool((g[..., 8:12, 8:12] == 1).all()) for g in grown)
+    assert torch.equal(fattened(Dice(1, "cpu"), depth, EASY), depth)
+
+
+def test_real_pictures_give_squares_with_their_holes_marked(tmp_path: Path) -> None:
+    exact = scenes(1, 40, 60, seed=3)
+    assert exact.depth is not None
+    known = torch.ones_like(exact.depth, dtype=torch.bool)
+    known[..., :10, :] = False
+    holed = dataclasses.replace(exact, depth=torch.where(known, exact.depth, 0), depth_valid=known)
+    pictures = Pictures({"a": lambda: holed})
+    batch = example(RECIPE, 1, "cpu", pictures)
+    assert batch["depth"].shape == (1, 1, 64, 64)  # enlarged to the side asked for
+    assert not batch["known"].all()
+    assert batch["depth"].isfinite().all()
+    short = dataclasses.replace(RECIPE, steps=2, validate_every=2)
+    assert train(short, tmp_path, accelerator="cpu", source=pictures, workers=0).is_file()
+
+
+def test_sets_to_measure_on_are_refused_as_lessons(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="for measuring only; to learn from: scenes, nyu"):
+        source("middlebury", tmp_path, None, None)
 
 
 def test_colours_and_depth_are_mirrored_together() -> None:
@@ -168,18 +203,18 @@ def test_the_best_expected_error_is_the_true_one() -> None:
 
 def test_a_run_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(RECIPE, tmp_path / "whole", accelerator="cpu", workers=0)
-    step = supervised.Supervised.training_step
+    step = CrispTask.training_step
 
-    def killed(self: supervised.Supervised, batch: Batch, number: int) -> torch.Tensor:
+    def killed(self: CrispTask, batch: Batch, number: int) -> torch.Tensor:
         if self.global_step == 5:
             raise SystemExit("killed")
         return step(self, batch, number)
 
-    monkeypatch.setattr(supervised.Supervised, "training_step", killed)
+    monkeypatch.setattr(CrispTask, "training_step", killed)
     with pytest.raises(SystemExit):
         train(RECIPE, tmp_path / "killed", accelerator="cpu", workers=0)
     assert not (tmp_path / "killed" / "weights.safetensors").exists()
-    monkeypatch.setattr(supervised.Supervised, "training_step", step)
+    monkeypatch.setattr(CrispTask, "training_step", step)
     again = train(RECIPE, tmp_path / "killed", accelerator="cpu", workers=0)
     expected, weights = load_file(whole), load_file(again)
     for name in expected:
@@ -199,7 +234,7 @@ def test_training_can_begin_with_weights_of_the_same_shape(tmp_path: Path) -> No
     torch.nn.init.constant_(network.head.weight, 0.25)
     network.save(tmp_path / "start.safetensors")
     recipe = dataclasses.replace(RECIPE, start=str(tmp_path / "start.safetensors"))
-    module = supervised.Supervised(recipe, tmp_path)
-    assert (module.network.head.weight == 0.25).all()
+    begun = CrispTask(recipe, tmp_path)
+    assert (begun.network.head.weight == 0.25).all()
     with pytest.raises(InputError, match="another shape"):
-        supervised.Supervised(dataclasses.replace(recipe, network=CrispConfig()), tmp_path)
+        CrispTask(dataclasses.replace(recipe, network=CrispConfig()), tmp_path)

@@ -237,26 +237,32 @@ def train(
     accelerator: Annotated[str, typer.Option(help="Lightning's word: auto cpu gpu mps")] = "auto",
     devices: Annotated[int, typer.Option(help="GPUs (or processes on a CPU) on each node")] = 1,
     nodes: Annotated[int, typer.Option(help="Machines")] = 1,
+    data: Annotated[
+        str, typer.Option(help="scenes, or a data set with pictures to learn from: nyu, folder …")
+    ] = "scenes",
+    root: Root = None,
+    unit: Annotated[str | None, typer.Option(help="Of the depth files; data `folder` only")] = None,
     scenes_folder: Annotated[Path | None, typer.Option(help="Keep made scenes here for other runs")] = None,
     report: Annotated[Path | None, typer.Option(help="Also log shares on middlebury/ and lu/ in this folder")] = None,
 ) -> None:
-    """Train one of our networks on made-up scenes; run it again to go on where it stopped."""
-    recipes, run = _training()
+    """Train a network, on made-up scenes or on --data; run it again to go on where it stopped."""
+    recipes, examples, run = _training()
     chosen = recipes.changed(recipes.find(recipe), changes or [])
     folder = out or Path("runs") / recipe
-    path = run.train(chosen, folder, accelerator, devices, nodes, scenes_folder, report)
+    source = examples.source(data, root, unit, scenes_folder)
+    path = run.train(chosen, folder, accelerator, devices, nodes, source, report)
     typer.echo(f"wrote {path}")
 
 
-def _training() -> tuple[Any, Any]:
+def _training() -> tuple[Any, Any, Any]:
     """The rooms that need Lightning, or how to get it."""
     try:
-        from crispdepth.training import recipes, run
+        from crispdepth.training import examples, recipes, run
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith(("lightning", "pytorch_lightning")):
             raise
         raise InputError("training needs Lightning: pip install 'crispdepth[train]'") from error
-    return recipes, run
+    return recipes, examples, run
 
 
 @app.command()

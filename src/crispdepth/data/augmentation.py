@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from dataclasses import replace as replace_fields
 
 import torch
+import torch.nn.functional as F
 
 from crispdepth.data.textures import Dice
 from crispdepth.degradation import add_noise, blur, punch_holes, quantise, shift
@@ -22,7 +22,8 @@ class Sensors:
 
     ``whole``: a whole scale from WHOLE_SCALES, else any from 1.5 to 32, a third of them different along the
     two axes. ``kernels``: drawn from KERNELS, else antialiased bicubic. ``rounded``: 8-bit or coarser steps.
-    ``inverse``: disparity instead of depth.
+    ``inverse``: disparity instead of depth. ``fattened``: near things a pixel larger than in the picture, on some
+    sides, as stereo and structured light see them. ``stepped``: the true depth itself comes in 8-bit steps.
     """
 
     whole: float = 0.75
@@ -34,42 +35,60 @@ class Sensors:
     holed: float = 0.15
     misaligned: float = 0.08
     soft_rgb: float = 0.1
+    fattened: float = 0.4
+    stepped: float = 0.15
 
 
-EASY = Sensors(whole=1, kernels=0, blurred=0, noisy=0, holed=0, misaligned=0, soft_rgb=0)  # a clean map, for x8
+EASY = Sensors(
+    whole=1, kernels=0, blurred=0, noisy=0, holed=0, misaligned=0, soft_rgb=0, fattened=0, stepped=0
+)  # a clean map, for x8
 
 
 def sensed(sample: Sample, dice: Dice, sensors: Sensors, scale_limits: tuple[float, float] = (1.5, 32)) -> Sample:
-    """A training example from an exact one: ``sample`` needs rgb and depth (b, ., h, w) without holes.
+    """A training example from an exact one: ``sample`` needs rgb and depth (b, ., h, w), holes filled.
 
     One scale and kernel for the batch, all else drawn for each image. The depth is in a unit of its own
     (metres or 1/m, divided by their range): a network that normalises by the low map never notices.
     """
     assert sample.rgb is not None
     assert sample.depth is not None
-    rgb, depth = flipped(dice, sample.rgb, sample.depth)
-    depth = in_own_unit(dice, depth, sensors)
+    known = torch.ones_like(sample.depth, dtype=torch.bool) if sample.depth_valid is None else sample.depth_valid
+    rgb, depth, known = flipped(dice, sample.rgb, sample.depth, known)
+    depth = in_own_unit(dice, fattened(dice, depth, sensors), sensors)
     low, valid = low_map(
         dice, depth, low_size(dice, (depth.shape[-2], depth.shape[-1]), sensors, scale_limits), sensors
     )
-    return replace_fields(sample, rgb=recoloured(dice, rgb, sensors), low=low, valid=valid, depth=depth, classes=None)
+    rgb = recoloured(dice, rgb, sensors)
+    return Sample(rgb=rgb, low=low, valid=valid, depth=depth, depth_valid=known, name=sample.name)
 
 
 def _one(dice: Dice, share: float) -> bool:
     return bool(dice.chance(share, 1))
 
 
-def flipped(dice: Dice, rgb: Rgb, depth: Depth) -> tuple[Rgb, Depth]:
-    """Mirrored left to right half of the time, upside down now and then."""
+def flipped(dice: Dice, *maps: torch.Tensor) -> list[torch.Tensor]:
+    """All maps mirrored left to right half of the time, upside down now and then."""
     axes = [axis for axis, share in ((-1, 0.5), (-2, 0.1)) if _one(dice, share)]
-    return (rgb.flip(axes), depth.flip(axes)) if axes else (rgb, depth)
+    return [x.flip(axes) for x in maps] if axes else list(maps)
+
+
+def fattened(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
+    """Near things grown by up to two pixels to some sides: the smallest depth in a window beside each pixel."""
+    if not _one(dice, min(1.0, 2 * sensors.fattened)):
+        return depth
+    left, right, above, below = (int(dice.below(3, 1)) * int(dice.below(2, 1)) for _ in range(4))
+    around = F.pad(depth, (left, right, above, below), mode="replicate")
+    grown = -F.max_pool2d(-around, (1 + above + below, 1 + left + right), stride=1)
+    return torch.where(dice.chance(0.5, len(depth), 1, 1, 1), grown, depth)
 
 
 def in_own_unit(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
     """Depth or inverse depth as a share of its range in each image: 0..1, the near end 0 or 1."""
     values = torch.where(dice.chance(sensors.inverse, len(depth), 1, 1, 1), 1 / depth.clamp(min=1e-3), depth)
     bottom = values.amin(dim=(1, 2, 3), keepdim=True)
-    return (values - bottom) / (values.amax(dim=(1, 2, 3), keepdim=True) - bottom).clamp(min=1e-6)
+    values = (values - bottom) / (values.amax(dim=(1, 2, 3), keepdim=True) - bottom).clamp(min=1e-6)
+    steps = torch.round(dice.spread(60, 255, len(depth), 1, 1, 1))
+    return torch.where(dice.chance(sensors.stepped, len(depth), 1, 1, 1), quantise(values, steps), values)
 
 
 def low_size(dice: Dice, size: Size, sensors: Sensors, limits: tuple[float, float]) -> Size:

@@ -20,7 +20,7 @@ TRAIN = 1000  # pairs 0..999 train, 1000..1448 test, in the order of the .mat (D
 
 def samples(root: Path) -> Readers:
     """The test pairs, from the labelled .mat (``root`` is it or holds it) or from single files."""
-    mat = root if root.suffix == ".mat" else root / "nyu_depth_v2_labeled.mat"
+    mat = _mat(root)
     if mat.is_file():
         return mat_samples(mat, first=TRAIN)
     readers: Readers = {}
@@ -29,6 +29,15 @@ def samples(root: Path) -> Readers:
         if (root / f"{name}_depth.npy").is_file():
             readers[name] = partial(_read_files, root, name)
     return readers
+
+
+def training_samples(root: Path) -> Readers:
+    """The training pairs, from the labelled .mat (``root`` is it or holds it)."""
+    return mat_samples(_mat(root), last=TRAIN) if _mat(root).is_file() else {}
+
+
+def _mat(root: Path) -> Path:
+    return root if root.suffix == ".mat" else root / "nyu_depth_v2_labeled.mat"
 
 
 def mat_samples(mat: Path, first: int = 0, last: int | None = None) -> Readers:

@@ -20,7 +20,8 @@ TUNING_SEED = 1_900_000_000
 class DataSet:
     """One row of SETS. ``unit``: ``m``, ``levels`` (8-bit), or empty where the user says it (``--unit``).
 
-    ``samples`` takes the root folder, and the unit where the user says it; nothing when ``made_here``.
+    ``samples``, to measure on, takes the root folder, and the unit where the user says it; nothing when
+    ``made_here``. ``train``, likewise: what may be learnt from, and is never measured; None where nothing may.
     """
 
     unit: str
@@ -28,6 +29,7 @@ class DataSet:
     layout: str
     source: str
     made_here: bool = False
+    train: Callable[..., Readers] | None = None
 
 
 @lru_cache(maxsize=32)  # a benchmark asks for the same scenes again and again
@@ -40,18 +42,25 @@ def scene_samples(first_seed: int = HELD_BACK_SEED, count: int = 24) -> Readers:
     return {str(seed): partial(_scene, seed) for seed in range(first_seed, first_seed + count)}
 
 
-def find(name: str, root: Path | None, unit: str | None = None) -> Readers:
-    """The samples of a set by name, unread. Raises InputError for unknown names and empty folders."""
+def find(name: str, root: Path | None, unit: str | None = None, part: str = "test") -> Readers:
+    """The samples of a set by name, unread; ``part``: ``test``, or ``train`` for those to learn from.
+
+    Raises InputError for unknown names, empty folders, and a training part where there is none.
+    """
     if name not in SETS:
         raise InputError.unknown("data set", name, SETS)
     row = SETS[name]
     if row.unit and unit is not None:
         raise InputError(f"data set {name} has a unit of its own: leave out --unit")
+    samples = row.samples if part == "test" else row.train
+    if samples is None:
+        learnable = ", ".join(other for other, r in SETS.items() if r.train)
+        raise InputError(f"data set {name} is for measuring only; to learn from: scenes, {learnable}")
     if row.made_here:
-        return row.samples()
+        return samples()
     if root is None:
         raise InputError(f"data set {name} needs --root, a folder with {row.layout}")
-    readers = row.samples(root) if row.unit else row.samples(root, unit)
+    readers = samples(root) if row.unit else samples(root, unit)
     if not readers:
         raise InputError(f"found no pair of {name} in {root}: it needs {row.layout}. {row.source}")
     return readers
@@ -97,11 +106,13 @@ SETS: dict[str, DataSet] = {
         samples=nyu.samples,
         layout=nyu.LAYOUT,
         source="NYU Depth V2, labelled set; Silberman et al., ECCV 2012, research use.",
+        train=nyu.training_samples,
     ),
     "folder": DataSet(
         unit="",
         samples=folder.samples,
         layout=folder.LAYOUT,
         source="Your own files; say their unit with --unit.",
+        train=folder.samples,
     ),
 }

@@ -20,6 +20,7 @@ from crispdepth.types import Depth, InputError, Mask, Model, Rgb, Size
 
 OCTAVES = 6  # enlargements of 1, 2, 4 … 32
 STRIDE = 16  # the coarsest level sees one pixel for 16 x 16 of the picture
+FLAT = 0.001  # of the low map's range a pixel: slopes below this are none
 TINY = 0.02  # of the low map's range: below this, contrast is noise or rounding
 
 
@@ -31,7 +32,7 @@ class CrispConfig:
     ``context``: large-kernel blocks at 1/16. The others switch one idea off each, for ablations:
     ``phase``: the network is told the scale and where each pixel lies in its low pixel; ``gates``: channels are
     turned up or down by the scale; ``contrast``: changes are counted in the low map's local contrast; ``rounds``:
-    corrections towards the measurement at the end.
+    corrections towards the measurement at the end; ``edges``: they may move edges instead of raising areas.
     ``kernel``, off, changes one: each pixel moves towards a mixture of its 3x3 low readings instead.
     """
 
@@ -43,7 +44,8 @@ class CrispConfig:
     phase: bool = True
     gates: bool = True
     contrast: bool = True
-    rounds: int = 1
+    rounds: int = 3
+    edges: bool = True
     kernel: bool = False
 
 
@@ -101,12 +103,14 @@ class Crisp(Model):
        Each level has residual blocks on the way down and up; the coarsest looks far with 7x7 kernels.
        Shortcuts between the two sides are sums. No layer works at full resolution. One set of weights serves
        all scales: each block's channels are turned up or down by the scale.
-    4. **Four maps come out** (pixel shuffle): a, b, the share w, the logarithm of the error.
+    4. **Five maps come out** (pixel shuffle): a, b, the shares w and e, the logarithm of the error.
        depth = x + contrast · a + b. Counting in contrast keeps flat places flat whatever the picture shows,
        and makes "foreground or background?" the same question for a small step and a large one.
-    5. **Consistency**: what the shrunken depth lacks beside the low map, low - shrink(depth), is enlarged and
-       added, w times, w in 0..2 at every pixel: so a measurement that is trusted comes back when the
-       result is shrunk, one that looks like noise is overruled, and the correction goes where it belongs.
+    5. **Consistency**, three rounds: what the shrunken depth lacks beside the low map, low - shrink(depth), is
+       enlarged and added, w times, w in 0..2 at every pixel: so a measurement that is trusted comes back when
+       the result is shrunk, and one that looks like noise is overruled. The share e of it goes where the depth
+       is steep, in proportion to its slope: a low pixel on an edge reads too much because the edge lies a
+       little off, so the edge is moved, and both its sides stay flat.
 
     Everything is convolution and resampling: any size, any scale, also a different one along each axis.
     """
@@ -126,7 +130,7 @@ class Crisp(Model):
         self.context = nn.Sequential(*(Context(w[3]) for _ in range(config.context)))
         self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
         self.decoder = nn.ModuleList(_blocks(w[i], config.decoder[i], config.gates) for i in range(3))
-        self.head = nn.Conv2d(w[0], 4 * (13 if config.kernel else 4), 3, padding=1)
+        self.head = nn.Conv2d(w[0], 4 * (4 + int(config.edges) + 9 * int(config.kernel)), 3, padding=1)
         nn.init.zeros_(self.head.weight)
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
@@ -146,13 +150,16 @@ class Crisp(Model):
         maps = self._unfolded(features, _octaves(low, size), size)
         a, b, share, error = maps[:, :4].split(1, dim=1)
         if self.config.kernel:
-            a = a * (_mixture(x, maps[:, 4:], size) - enlarged)
+            a = a * (_mixture(x, maps[:, -9:], size) - enlarged)
         elif self.config.contrast:
             a = a * contrast
         depth = enlarged + a + b
         share = 2 * torch.sigmoid(share)
         for _ in range(self.config.rounds):
-            depth = depth + share * enlarge(missing(depth, x, valid), size)
+            lacking = share * enlarge(missing(depth, x, valid), size)
+            if self.config.edges:
+                lacking = torch.lerp(lacking, lacking * _steepness(depth, x), torch.sigmoid(maps[:, 4:5]))
+            depth = depth + lacking
         # A map without any reading stays 0.
         some = valid.any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
         depth = torch.where(some, depth * span + middle, 0)
@@ -244,6 +251,14 @@ def normalised(low: Depth, valid: Mask) -> tuple[Depth, torch.Tensor, torch.Tens
 
 def _bilinear(x: torch.Tensor, size: Size) -> torch.Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def _steepness(depth: Depth, low: Depth) -> torch.Tensor:
+    """The slope at each pixel of ``depth`` as a multiple of the mean slope in the low pixels around; 1 where flat."""
+    down = F.pad((depth[..., 1:, :] - depth[..., :-1, :]).abs(), (0, 0, 1, 1))
+    right = F.pad((depth[..., 1:] - depth[..., :-1]).abs(), (1, 1))
+    slope = down[..., 1:, :] + down[..., :-1, :] + right[..., 1:] + right[..., :-1] + FLAT
+    return slope / _bilinear(F.interpolate(slope, low.shape[-2:], mode="area"), (depth.shape[-2], depth.shape[-1]))
 
 
 def _mixture(low: Depth, weights: torch.Tensor, size: Size) -> Depth:

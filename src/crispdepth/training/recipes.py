@@ -5,27 +5,28 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from crispdepth.data.augmentation import Sensors
 from crispdepth.models.crisp import TINY_CONFIG, CrispConfig
 from crispdepth.types import InputError
 
+AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the weights. The same recipe on the same machine gives the same run.
+    """What every network's recipe says. The same recipe on the same machine gives the same run.
 
-    ``start``: weights to begin with, a file (empty: random ones). ``patches``: (scenes, side in pixels) of each
+    ``start``: weights to begin with, a file (empty: random ones). ``patches``: (pictures, side in pixels) of each
     step, taken in turn. ``distinct``: so many steps' scenes are made, then shown again with new sensors (0: every
     step has scenes of its own). ``ramp``: the share of examples with any scale and sensor grows from none to all
     over so many examples; the others are clean and x8: with the whole mixture from the start, nothing was learnt
     in 400 steps. ``learning_rate`` rises for ``warmup`` steps, then falls to 0 along a cosine. ``clip``: largest
-    norm of the gradient. ``relative``: errors count as shares of bicubic's, image by image. ``ema``: share of
-    the old average kept at each step; the average is what is saved. ``precision``: in Lightning's words.
+    norm of the gradient. ``ema``: share of the old average kept at each step; the average is what is saved.
+    ``precision``: in Lightning's words.
     """
 
-    network: CrispConfig = field(default_factory=CrispConfig)
     sensors: Sensors = field(default_factory=Sensors)
     start: str = ""
     patches: tuple[tuple[int, int], ...] = ((8, 160), (8, 160), (8, 160), (3, 256))
@@ -37,13 +38,20 @@ class Recipe:
     weight_decay: float = 1e-4
     clip: float = 10.0
     ema: float = 0.999
-    relative: bool = True
-    root_square_weight: float = 0.5
-    expected_error_weight: float = 0.2
     precision: str = "32-true"
     seed: int = 0
     validate_every: int = 750
     checkpoint_every: int = 100
+
+
+@dataclass(frozen=True)
+class CrispRecipe(Recipe):
+    """``relative``: errors count as shares of bicubic's, image by image. The weights are those of the loss's parts."""
+
+    network: CrispConfig = field(default_factory=CrispConfig)
+    relative: bool = True
+    root_square_weight: float = 0.5
+    expected_error_weight: float = 0.2
 
 
 def find(name: str) -> Recipe:
@@ -53,7 +61,7 @@ def find(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def changed(recipe: Recipe, words: list[str]) -> Recipe:
+def changed(recipe: AnyRecipe, words: list[str]) -> AnyRecipe:
     """``recipe`` with fields set by ``KEY=VALUE``, such as ``steps=500`` or ``network.context=0``.
 
     Raises InputError for a word that is no such pair, a field that does not exist, and a value of another type.
@@ -62,18 +70,16 @@ def changed(recipe: Recipe, words: list[str]) -> Recipe:
         key, equals, text = word.partition("=")
         if not equals:
             raise InputError(f"{word!r} is not understood: write KEY=VALUE, such as steps=500")
-        recipe = _with(recipe, key, key.split("."), text)
+        recipe = _with(recipe, key, key.split("."), text, _keys(recipe))
     return recipe
 
 
-def _with(part: Any, key: str, path: list[str], text: str) -> Any:
+def _with(part: Any, key: str, path: list[str], text: str, keys: list[str]) -> Any:
     known = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
-    if path[0] not in known:
-        raise InputError.unknown("recipe field", key, _keys(RECIPES["crisp"]))
+    if path[0] not in known or dataclasses.is_dataclass(known[path[0]]) != (len(path) > 1):
+        raise InputError.unknown("recipe field", key, keys)
     old = known[path[0]]
-    if dataclasses.is_dataclass(old) != (len(path) > 1):
-        raise InputError.unknown("recipe field", key, _keys(RECIPES["crisp"]))
-    new = _with(old, key, path[1:], text) if len(path) > 1 else _parsed(key, text, old)
+    new = _with(old, key, path[1:], text, keys) if len(path) > 1 else _parsed(key, text, old)
     return dataclasses.replace(part, **{path[0]: new})
 
 
@@ -105,7 +111,7 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
-_GPU = Recipe(
+_GPU = CrispRecipe(
     patches=((64, 160), (64, 160), (64, 160), (24, 256)),  # meant for one H200, where it is yet to be run
     steps=15_000,
     distinct=0,
@@ -114,8 +120,8 @@ _GPU = Recipe(
 )
 
 RECIPES: dict[str, Recipe] = {
-    "crisp": Recipe(),
-    "crisp-tiny": Recipe(network=TINY_CONFIG, learning_rate=1e-3),
+    "crisp": CrispRecipe(),
+    "crisp-tiny": CrispRecipe(network=TINY_CONFIG, learning_rate=1e-3),
     "crisp-gpu": _GPU,
     "crisp-tiny-gpu": dataclasses.replace(_GPU, network=TINY_CONFIG),
 }

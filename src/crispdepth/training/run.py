@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,10 +15,13 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
-from crispdepth.training.examples import Stream
-from crispdepth.training.recipes import Recipe
-from crispdepth.training.supervised import Supervised, save_weights, write_recipe
+from crispdepth.training.examples import Scenes, Source, Stream
+from crispdepth.training.recipes import CrispRecipe, Recipe
+from crispdepth.training.supervised import CrispTask
+from crispdepth.training.task import Task, save_weights, write_recipe
 from crispdepth.types import InputError
+
+TASKS: dict[type[Recipe], Callable[..., Task]] = {CrispRecipe: CrispTask}
 
 
 def train(
@@ -27,7 +30,7 @@ def train(
     accelerator: str = "auto",
     devices: int = 1,
     nodes: int = 1,
-    scenes_folder: Path | None = None,
+    source: Source | None = None,
     report: Path | None = None,
     workers: int = 1,
 ) -> Path:
@@ -35,9 +38,9 @@ def train(
 
     Writes recipe.json, metrics/, pictures/ and a checkpoint every ``recipe.checkpoint_every`` steps; called
     again with the same folder it goes on from the newest checkpoint. ``accelerator``, ``devices``, ``nodes``
-    are Lightning's own. ``scenes_folder`` keeps made scenes for other runs. ``report``: a folder with middlebury/
-    and lu/ in it, whose figures are logged and decide nothing. ``workers``: processes that make examples on a CPU.
-    Raises InputError when the folder holds a run of another recipe.
+    are Lightning's own. ``source``: where pictures come from; by default scenes are made. ``report``: a folder with
+    middlebury/ and lu/ in it, whose figures are logged and decide nothing. ``workers``: processes that make
+    examples on a CPU. Raises InputError when the folder holds a run of another recipe.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _check_same_recipe(recipe, folder)
@@ -45,15 +48,16 @@ def train(
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(recipe.seed, verbose=False)
     newest = _newest_checkpoint(folder)
-    module = Supervised(recipe, folder, scenes_folder, report)
+    source = source or Scenes()
+    task = TASKS[type(recipe)](recipe, folder, source, report)
     with _quiet():
         trainer = _trainer(recipe, folder, accelerator, devices, nodes, _step_of(newest))
         on_gpu = not isinstance(trainer.accelerator, CPUAccelerator)
-        stream = Stream(recipe, _step_of(newest), on_gpu, scenes_folder, trainer.global_rank, trainer.world_size)
+        stream = Stream(recipe, _step_of(newest), on_gpu, source, trainer.global_rank, trainer.world_size)
         workers = 0 if on_gpu else workers
         loader = DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None)
-        trainer.fit(module, loader, [0], ckpt_path=newest)
-    return save_weights(module.network, folder)
+        trainer.fit(task, loader, [0], ckpt_path=newest)
+    return save_weights(task.network, folder)
 
 
 @contextmanager

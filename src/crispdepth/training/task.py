@@ -1,0 +1,165 @@
+"""Task: what all trainings share: examples on the device, validation on held-out scenes, pictures, the optimiser."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import lightning.pytorch as pl
+import torch
+from PIL import Image
+
+from crispdepth.data.scenes import scenes
+from crispdepth.data.sets import find
+from crispdepth.degradation import crop_to_multiple, downsample
+from crispdepth.inference import sharpened
+from crispdepth.metrics import rmse
+from crispdepth.models.classical import Bicubic
+from crispdepth.picture import Panel, Range, comparison, depth_panel, error_panel, rgb_panel
+from crispdepth.training.examples import Batch, Scenes, Source, example
+from crispdepth.training.recipes import Recipe
+from crispdepth.types import Depth, InputError, Model, Rgb, Sample
+
+REPORTED = ("middlebury", "lu")
+VALIDATION_SEED = 1_800_000_000
+VALIDATION_SCENES, VALIDATION_SIZE = 12, (240, 320)
+
+Network = TypeVar("Network", bound=Model)
+
+
+class Task(pl.LightningModule):
+    """One network in training; ``folder`` receives its weights and pictures at every validation.
+
+    A subclass sets ``network``, which can ``save`` itself, and says the ``loss`` of a batch.
+    ``report``: a folder with real test sets, whose shares are logged and decide nothing.
+    """
+
+    network: Any
+    scales: ClassVar[tuple[int, ...]] = (4, 8, 16)  # of validation
+
+    def __init__(self, recipe: Recipe, folder: Path, source: Source | None = None, report: Path | None = None) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.folder = folder
+        self.source = source or Scenes()
+        self.report = report
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """One value to minimise."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
+        """One step's loss, of a batch or of its number."""
+        if "number" in batch:
+            batch = example(self.recipe, int(batch["number"]), self.device, self.source)
+        return self.loss(batch)
+
+    def validation_step(self, _: Any, __: int) -> None:
+        """RMSE as a share of bicubic's on held-out scenes; the averaged weights are in place here."""
+        batches = {"share": _validation_scenes(self.device)}
+        for name in REPORTED if self.report else ():
+            batches[f"report_{name}"] = _real_samples(name, self.report, self.device)
+        for name, samples in batches.items():
+            for scale in self.scales:
+                share = _share_of_bicubic(self.network, samples, scale)
+                self.log(f"{name}_x{scale}", share, prog_bar=True, batch_size=1)
+        if self.trainer.is_global_zero and not self.trainer.sanity_checking:
+            save_weights(self.network, self.folder)
+            self.draw()
+
+    def draw(self) -> None:
+        """The middle scale's results on three validation scenes, as a picture in ``folder``."""
+        scale = self.scales[len(self.scales) // 2]
+        panels: list[Panel] = []
+        for rgb, depth in _validation_scenes(self.device)[:3]:
+            low, valid = downsample(depth, torch.ones_like(depth, dtype=torch.bool), scale)
+            made = sharpened(self.network, Sample(rgb=rgb, low=low, valid=valid)).float().cpu()[0, 0].numpy()
+            truth, small = depth.cpu()[0, 0].numpy(), low.cpu()[0, 0].numpy()
+            span = Range.of(truth, truth > 0)
+            wrong = Range(0, (span.high - span.low) / 10)
+            panels += [
+                rgb_panel(rgb.cpu()[0].permute(1, 2, 0).numpy()),
+                depth_panel(small, valid.cpu()[0, 0].numpy(), span, f"low, x{scale}"),
+                depth_panel(made, truth > 0, span, f"step {self.global_step}"),
+                error_panel(made, truth, truth > 0, wrong, "error"),
+            ]
+        self.write_picture(panels, columns=4)
+
+    def write_picture(self, panels: list[Panel], columns: int, name: str = "step") -> None:
+        """``pictures/NAME-STEP.png`` in ``folder``."""
+        pictures = self.folder / "pictures"
+        pictures.mkdir(exist_ok=True)
+        Image.fromarray(comparison(panels, columns=columns)).save(pictures / f"{name}-{self.global_step:06d}.png")
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; the learning rate rises, then falls along a cosine."""
+        recipe = self.recipe
+        learnt = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(learnt, recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay)
+
+        def share(step: int) -> float:
+            rise = min(1.0, (step + 1) / max(1, recipe.warmup))
+            return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.steps)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def begun(kind: type[Network], config: Any, start: str) -> Network:
+    """A network of ``kind``: random, or the one saved at ``start``, which must have this ``config``."""
+    if not start:
+        return kind(config)
+    network = kind.from_file(Path(start))  # type: ignore[attr-defined]
+    if network.config != config:
+        raise InputError(f"{start} holds a network of another shape: {network.config}")
+    return network
+
+
+def save_weights(network: Any, folder: Path) -> Path:
+    """``weights.safetensors`` in ``folder``, replaced whole."""
+    path = folder / "weights.safetensors"
+    part = path.with_suffix(".part")
+    network.save(part)
+    part.replace(path)
+    return path
+
+
+def write_recipe(recipe: Recipe, folder: Path) -> None:
+    """``recipe.json``: what made these weights."""
+    (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n")
+
+
+Pairs = tuple[tuple[Rgb, Depth], ...]  # pictures one by one: their sizes may differ
+
+
+@lru_cache(maxsize=2)
+def _validation_scenes(device: torch.device) -> Pairs:
+    made = scenes(VALIDATION_SCENES, *VALIDATION_SIZE, VALIDATION_SEED)
+    assert made.rgb is not None
+    assert made.depth is not None
+    return tuple(zip(made.rgb.to(device).split(1), made.depth.to(device).split(1), strict=True))
+
+
+@lru_cache(maxsize=4)
+def _real_samples(name: str, root: Path, device: torch.device) -> Pairs:
+    samples = [read() for read in find(name, root / name).values()]
+    return tuple((s.rgb.to(device), s.depth.to(device)) for s in samples if s.rgb is not None and s.depth is not None)
+
+
+def _share_of_bicubic(network: Model, pairs: Pairs, scale: int) -> float:
+    """Mean of per-image RMSE over bicubic's, antialiased low maps, 6 pixels cut."""
+    ours, bicubic = 0.0, 0.0
+    for rgb, depth in pairs:
+        rgb, depth = crop_to_multiple(rgb, scale), crop_to_multiple(depth, scale)
+        low, valid = downsample(depth, torch.ones_like(depth, dtype=torch.bool), scale)
+        inner = torch.zeros_like(depth, dtype=torch.bool)
+        inner[..., 6:-6, 6:-6] = True
+        made = sharpened(network, Sample(rgb=rgb, low=low, valid=valid)).float()
+        ours += float(rmse(made, depth, inner))
+        with torch.inference_mode():
+            bicubic += float(rmse(Bicubic()(low, valid, (depth.shape[-2], depth.shape[-1])), depth, inner))
+    return ours / bicubic
