@@ -95,7 +95,7 @@ def test_dada_measures_squares_of_256_with_averaged_low_maps() -> None:
 
 
 def test_a_protocol_with_the_sensors_own_map_asks_for_it() -> None:
-    with pytest.raises(InputError, match="low/NAME"):
+    with pytest.raises(InputError, match="crispdepth info folder"):
         list(PROTOCOLS["tofdsr"].prepare(metric_sample(), 4, "folder", "m"))
 
 

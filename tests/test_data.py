@@ -126,9 +126,12 @@ def test_every_set_but_scenes_says_how_its_folder_must_look(tmp_path: Path) -> N
     for name, row in SETS.items():
         if name == "scenes":
             continue
-        with pytest.raises(InputError) as caught:
-            find(name, tmp_path)
-        assert row.layout in str(caught.value)
+        for part in ("test", "train") if row.train else ("test",):
+            for root in (tmp_path, tmp_path / "missing"):
+                with pytest.raises(InputError) as caught:
+                    find(name, root, part=part)
+                assert row.layout in str(caught.value)
+                assert row.source in str(caught.value)
         with pytest.raises(InputError, match="--root"):
             find(name, None)
 

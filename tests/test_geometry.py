@@ -16,6 +16,7 @@ from crispdepth.geometry import (
     flying_pixels,
     grow,
     local_range,
+    planar,
     points,
     resize,
     resize_rgb,
@@ -90,6 +91,15 @@ def test_points_of_a_plane_lie_on_it() -> None:
     xyz = points(torch.from_numpy(z.astype(np.float32))[None, None], camera.matrix())[0]
     plane = a * xyz[0] + b * xyz[1] + c * xyz[2]
     torch.testing.assert_close(plane, torch.full_like(plane, d))
+
+
+def test_the_length_of_a_ray_becomes_planar_depth() -> None:
+    camera = Camera(50, 60, 15.5, 12.0, 32, 24)
+    z = random_map(24, 32)[0]
+    lengths = points(z, camera.matrix()).square().sum(dim=1, keepdim=True).sqrt()
+    torch.testing.assert_close(planar(lengths, camera.matrix()), z)
+    straight = Camera(50, 50, 0, 0, 1, 1)
+    assert float(planar(torch.tensor([[[[3.0]]]]), straight.matrix())) == 3.0
 
 
 def test_a_resized_camera_sees_the_same_rays() -> None:

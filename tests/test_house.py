@@ -22,6 +22,7 @@ FLOORS = (
     ("models.classical", "models.crisp"),
     ("models.catalog", "data.folder", "data.raycast", "data.textures"),
     ("data.middlebury", "data.nyu", "data.layout", "data.shading", "data.augmentation"),
+    ("data.nyu_eigen", "data.rgbdd", "data.tofdsr", "data.diml", "data.hypersim", "data.kitti"),
     ("data.lu", "data.scenes"),
     ("data.sample", "data.sets"),
     ("inference", "training.recipes"),

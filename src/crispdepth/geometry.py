@@ -57,6 +57,11 @@ def points(depth: Depth, intrinsics: torch.Tensor) -> torch.Tensor:
     return torch.cat([(u - cx) / fx * depth, (v - cy) / fy * depth, depth], dim=1)
 
 
+def planar(distance: torch.Tensor, intrinsics: torch.Tensor) -> Depth:
+    """Distance along each pixel's ray, (b, 1, h, w) metres, to depth along the optical axis; intrinsics (b, 3, 3)."""
+    return distance / points(torch.ones_like(distance), intrinsics).norm(dim=1, keepdim=True)
+
+
 def resize(depth: Depth, valid: Mask, size: Size, kernel: str = "bicubic") -> tuple[Depth, Mask]:
     """Resize a depth map of (b, 1, h, w) to ``size`` without letting a hole leak into its neighbours.
 

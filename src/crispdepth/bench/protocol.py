@@ -65,7 +65,7 @@ class Protocol:
         kernel = self.kernel_levels if unit == "levels" else self.kernel
         for part in _squares(sample, self.crop_px) if self.crop_px else [sample]:
             if kernel == "given":
-                yield _with_given_low(part)
+                yield _with_given_low(part, set_name)
                 continue
             yield _degrade(part, scale, kernel, self.clip_truth_m.get(set_name))
 
@@ -95,9 +95,10 @@ def _squares(sample: Sample, side: int) -> Iterator[Sample]:
             yield replace_fields(part, name=f"{sample.name}+{top}+{left}")
 
 
-def _with_given_low(sample: Sample) -> Sample:
+def _with_given_low(sample: Sample, set_name: str) -> Sample:
     if sample.low is None:
-        raise InputError(f"{sample.name} has no low map of its own (low/NAME.png), which this protocol needs")
+        where = f"crispdepth info {set_name} says where it lies, if the set has any"
+        raise InputError(f"{sample.name} has no low map of its own, which this protocol needs: {where}")
     return sample
 
 
@@ -122,13 +123,14 @@ PROTOCOLS: dict[str, Protocol] = {
     "dctnet": Protocol(
         used_by="DCTNet, HCGNet",
         border_px=0,
-        borders={"nyu": 6},
+        borders={"nyu": 6, "nyu_eigen": 6},
         clip_output=True,
         normalisation="truth's range",
     ),
     "naima": Protocol(
         used_by="NAIMA, WAVE",
-        clip_truth_m={"nyu": (0.1, 10.0), "tofdsr": (0.1, 6.0)},
+        # RGB-D-D is clipped by category there; those ranges are not known here, so rgbdd is not clipped
+        clip_truth_m={"nyu": (0.1, 10.0), "nyu_eigen": (0.1, 10.0), "tofdsr": (0.1, 6.0)},
         normalisation="clipped truth's range; Middlebury, Lu: / 255",
     ),
     "dada": Protocol(

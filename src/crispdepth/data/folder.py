@@ -1,14 +1,15 @@
-"""Any folder of pairs: rgb/ beside depth/ (the truth), low/ (the sensor's own map) if there is one."""
+"""Any folder of pairs: rgb/ beside depth/ (the truth), low/ (the sensor's own map) if there is one; lists of pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 
+from crispdepth.atomic import opened, shown
 from crispdepth.io import read_depth, read_rgb
 from crispdepth.types import Depth, InputError, Mask, Rgb, Sample
 
@@ -51,12 +52,17 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in FILES and not p.name.startswith("."))
 
 
+def check_pair(rgb: Rgb, depth: Depth, rgb_path: Path, depth_path: Path) -> None:
+    """Raise InputError unless a picture and its true depth have one size."""
+    if rgb.shape[-2:] != depth.shape[-2:]:
+        raise InputError(f"{rgb_path.name} and {depth_path.name} differ in size: true depth must fit its colours")
+
+
 def read_pair(rgb_path: Path, depth_path: Path, unit: str | None, name: str, low_path: Path | None = None) -> Sample:
     """One RGB picture and its true depth of the same size; the sensor's low map if its path is given."""
     rgb = rgb_tensor(rgb_path)
     depth, depth_valid = depth_tensor(depth_path, unit)
-    if rgb.shape[-2:] != depth.shape[-2:]:
-        raise InputError(f"{rgb_path.name} and {depth_path.name} differ in size: true depth must fit its colours")
+    check_pair(rgb, depth, rgb_path, depth_path)
     low, valid = depth_tensor(low_path, unit) if low_path else (None, None)
     return Sample(rgb=rgb, depth=depth, depth_valid=depth_valid, low=low, valid=valid, name=name)
 
@@ -69,3 +75,45 @@ def samples(root: Path, unit: str | None = None) -> Readers:
     lows = by_stem(files_in(root / "low")) if (root / "low").is_dir() else {}
     names = sorted(rgbs.keys() & depths.keys())
     return {n: partial(read_pair, rgbs[n], depths[n], unit, n, lows.get(n)) for n in names}
+
+
+def find_file(places: Iterable[Path], path: str) -> Path | None:
+    """``path`` in the first of ``places`` that has such a file; None where none has."""
+    return next((place / path for place in places if (place / path).is_file()), None)
+
+
+def list_lines(root: Path, names: Iterable[str], at_least: int = 2) -> list[list[str]]:
+    """The words of each line of a list: the first of ``names`` that is in ``root``; nothing where none is.
+
+    Blanks and commas part words; a leading / is dropped, since paths in lists are relative. Empty lines are
+    skipped. Raises InputError for a line of fewer than ``at_least`` words.
+    """
+    path = next((root / name for name in names if (root / name).is_file()), None)
+    if path is None:
+        return []
+    with opened(path) as file:
+        text = file.read().decode("utf-8", "replace")
+    lines = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = [word.lstrip("/") for word in line.replace(",", " ").split()]
+        if 0 < len(words) < at_least:
+            raise InputError(f"{shown(path)}, line {number}: names {len(words)} files, not {at_least}: take it out")
+        lines += [words] * bool(words)
+    return lines
+
+
+def listed_pairs(
+    root: Path, lists: Iterable[str], rgb_folders: Iterable[str], depth_folders: Iterable[str], unit: str
+) -> Readers:
+    """The pairs of a list whose lines name a picture, its depth, and what is not needed here (a focal length).
+
+    Both are looked for in the named folders of ``root``, in turn. A line without its two files is left out.
+    """
+    rgb_places, depth_places = [root / f for f in rgb_folders], [root / f for f in depth_folders]
+    readers: Readers = {}
+    for words in list_lines(root, lists):
+        rgb, depth = find_file(rgb_places, words[0]), find_file(depth_places, words[1])
+        if rgb and depth:
+            name = str(PurePosixPath(words[0]).with_suffix(""))
+            readers[name] = partial(read_pair, rgb, depth, unit, name)
+    return readers

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-from crispdepth.data import folder, lu, middlebury, nyu, scenes
+from crispdepth.data import (
+    diml,
+    folder,
+    hypersim,
+    kitti,
+    lu,
+    middlebury,
+    nyu,
+    nyu_eigen,
+    rgbdd,
+    scenes,
+    tofdsr,
+)
 from crispdepth.data.folder import Readers
 from crispdepth.types import InputError, Sample
 
@@ -107,6 +119,51 @@ SETS: dict[str, DataSet] = {
         layout=nyu.LAYOUT,
         source="NYU Depth V2, labelled set; Silberman et al., ECCV 2012, research use.",
         train=nyu.training_samples,
+    ),
+    "nyu_eigen": DataSet(
+        unit="m",
+        samples=nyu_eigen.samples,
+        layout=nyu_eigen.LAYOUT,
+        source="NYU Depth V2 as BTS and AdaBins unpack it, with their lists (github.com/cleinc/bts); research use.",
+        train=nyu_eigen.training_samples,
+    ),
+    "rgbdd": DataSet(
+        unit="m",
+        samples=rgbdd.samples,
+        layout=rgbdd.LAYOUT,
+        source="RGB-D-D: He et al., CVPR 2021, github.com/lingzhi96/RGB-D-D-Dataset; "
+        "on a signed agreement, academic and non-commercial use.",
+        train=rgbdd.training_samples,
+    ),
+    "tofdsr": DataSet(
+        unit="m",
+        samples=tofdsr.samples,
+        layout=tofdsr.LAYOUT,
+        source="TOFDC: Yan et al., CVPR 2024, yanzq95.github.io/projectpage/TOFDC (its terms are said there); "
+        "the lists: github.com/yanzq95/DORNet, folder data.",
+        train=tofdsr.training_samples,
+    ),
+    "diml": DataSet(
+        unit="m",
+        samples=diml.samples,
+        layout=diml.LAYOUT,
+        source="DIML/CVL RGB-D, indoor: Cho et al. 2021, dimlrgbd.github.io (its terms are said there).",
+        train=diml.training_samples,
+    ),
+    "hypersim": DataSet(
+        unit="m",
+        samples=hypersim.samples,
+        layout=hypersim.LAYOUT,
+        source="Hypersim: Roberts et al., ICCV 2021, github.com/apple/ml-hypersim; CC BY-SA 3.0.",
+        train=hypersim.training_samples,
+    ),
+    "kitti": DataSet(
+        unit="m",
+        samples=kitti.samples,
+        layout=kitti.LAYOUT,
+        source="KITTI raw data and annotated depth maps: cvlibs.net/datasets/kitti, CC BY-NC-SA 3.0; "
+        "the lists: github.com/cleinc/bts, AdaBins.",
+        train=kitti.training_samples,
     ),
     "folder": DataSet(
         unit="",
