@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ import torch
 from PIL import Image
 from reference.plain import bicubic_rmse
 
+from crispdepth.about import FIGURES
 from crispdepth.bench.evaluation import evaluate
 from crispdepth.bench.protocol import PROTOCOLS
 from crispdepth.bench.report import table, write_json, write_numbers
 from crispdepth.models.catalog import load
 from crispdepth.types import InputError, Sample
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +80,56 @@ def test_the_border_is_cut_where_the_protocol_says() -> None:
     assert PROTOCOLS["dctnet"].border("nyu") == 6
 
 
+def test_a_pair_that_cannot_be_read_is_named_and_the_others_are_measured(levels: Path, tmp_path: Path) -> None:
+    for path in levels.iterdir():
+        shutil.copy(path, tmp_path)
+    (tmp_path / "Middlebury_01_output_depth.png").write_bytes(b"broken")
+    result = evaluate(load("bicubic"), "middlebury", tmp_path, 4, "fdsr")
+    assert len(result.images) == 2
+    assert [line.partition(":")[0] for line in result.failed] == ["Middlebury_01_output"]
+    assert "2 images (1 could not be read)" in result.heading
+    for path in tmp_path.glob("*_depth.png"):
+        path.write_bytes(b"broken")
+    with pytest.raises(InputError, match="no pair of middlebury could be measured"):
+        evaluate(load("bicubic"), "middlebury", tmp_path, 4, "fdsr")
+
+
+def test_the_readmes_table_and_info_show_the_same_figures() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table_lines = readme.partition("<!-- numbers -->")[2].partition("<!-- end of numbers -->")[0].strip().splitlines()
+    columns = [cell.strip() for cell in table_lines[0].strip("|").split("|")][1:]
+    figures = json.loads(FIGURES.read_text(encoding="utf-8"))
+    rows = {line.split("`")[1]: [cell.split()[0] for cell in line.split("|")[2:-1]] for line in table_lines[2:]}
+    assert set(rows) == set(figures)
+    for name, values in rows.items():
+        for column, value in zip(columns, values, strict=True):
+            key, unit, count = (part.strip() for part in column.split(","))
+            assert figures[name][key] == f"RMSE {value} {unit}, mean of {count}"
+
+
 def test_naima_clips_the_truth_of_nyu_only() -> None:
     [part] = PROTOCOLS["naima"].prepare(metric_sample(), 4, "nyu", "m")
     assert part.depth is not None
-    assert (float(part.depth.min()), float(part.depth.max())) == pytest.approx((0.1, 10))
+    frame = part.depth[..., :300, :520]
+    assert (float(frame.min()), float(frame.max())) == pytest.approx((0.1, 10))
     [part] = PROTOCOLS["naima"].prepare(metric_sample(), 4, "rgbdd", "m")
     assert part.depth is not None
     assert float(part.depth.max()) > 11
+
+
+def test_naima_pads_to_a_square_of_112s_and_measures_the_frame_alone() -> None:
+    sample = metric_sample(300, 520)
+    [part] = PROTOCOLS["naima"].prepare(sample, 4, "rgbdd", "m")
+    assert part.depth is not None
+    assert part.depth_valid is not None
+    assert part.low is not None
+    assert part.rgb is not None
+    assert part.depth.shape == part.rgb[:, :1].shape == (1, 1, 560, 560)
+    assert part.low.shape == (1, 1, 140, 140)
+    assert float(part.low[..., 75:, :].max()) == float(part.low[..., :75, :130].min())  # 0 once normalised
+    assert int(part.depth_valid.sum()) == (300 - 12) * (520 - 12)
+    assert not part.depth_valid[..., 294:, :].any()
+    torch.testing.assert_close(part.depth[..., :300, :520], sample.depth)
 
 
 def test_dada_measures_squares_of_256_with_averaged_low_maps() -> None:

@@ -1,4 +1,4 @@
-"""The command: predict, evaluate, bench…, train, sample, names, info. Parses typed words; no logic here."""
+"""The command: predict, evaluate, bench…, train, convert, sample, names, info. Parses typed words; no logic here."""
 
 from __future__ import annotations
 
@@ -158,6 +158,10 @@ def evaluate(
     if json_path is not None:
         report.write_json(json_path, result.as_json())
         typer.echo(f"wrote {json_path}")
+    for line in result.failed:
+        typer.echo(f"failed   {line}", err=True)
+    if result.failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -231,7 +235,7 @@ def bench_robust(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="crisp, crisp-tiny, crisp-gpu, crisp-tiny-gpu")],
+    recipe: Annotated[str, typer.Argument(help="crisp, crisp-tiny, naima_x8, naima-small …, see docs/train.md")],
     changes: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, such as steps=500 sensors.holed=0.4")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The run's folder; by default runs/RECIPE")] = None,
     accelerator: Annotated[str, typer.Option(help="Lightning's word: auto cpu gpu mps")] = "auto",
@@ -263,6 +267,20 @@ def _training() -> tuple[Any, Any, Any]:
             raise
         raise InputError("training needs Lightning: pip install 'crispdepth[train]'") from error
     return recipes, examples, run
+
+
+@app.command()
+def convert(
+    system: Annotated[str, typer.Argument(help="Whose checkpoint it is: naima")],
+    checkpoint: Annotated[Path, typer.Argument(help="The authors' file, .pth or .safetensors")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The .safetensors to write")],
+    scale: Annotated[int | None, typer.Option(help="2, 4, 8 or 16; by default what the file says")] = None,
+) -> None:
+    """Turn an authors' checkpoint into weights for `predict --model`."""
+    from crispdepth import convert as converting
+
+    for line in converting.convert(system, checkpoint, out, scale):
+        typer.echo(line)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Evaluation:
     heading: str
     metrics: dict[str, float]
     images: list[dict[str, Any]]
+    failed: list[str] = field(default_factory=list)  # pairs that could not be read, and why
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for ``json.dump``; a metric without a value (NaN) is None."""
@@ -63,8 +64,9 @@ def evaluate(
     """Run ``model`` over every image of a set and measure it.
 
     ``root``: the set's folder (``crispdepth info SET`` tells its layout); ``unit``: of the files, for set
-    ``folder`` only; ``progress(done, total)`` is called after each image. Raises InputError for unknown
-    names, missing files and a scale below 1.
+    ``folder`` only; ``progress(done, total)`` is called after each image. A pair that cannot be read is named in
+    ``failed`` and does not stop the others. Raises InputError for unknown names, missing files, a scale
+    below 1, and when no pair could be read.
     """
     if not 1 <= scale <= 64:
         raise InputError(f"scale {scale:g} is out of range: 1 to 64")
@@ -72,15 +74,23 @@ def evaluate(
     readers = find(set_name, root, unit)
     map_unit = _map_unit(set_name, unit)
     images: list[dict[str, Any]] = []
-    for done, read in enumerate(readers.values(), start=1):
-        for sample in row.prepare(read(), scale, set_name, map_unit):
-            images.append(_measure(model, sample, row, set_name, map_unit))
+    failed: list[str] = []
+    for done, (key, read) in enumerate(readers.items(), start=1):
+        try:
+            for sample in row.prepare(read(), scale, set_name, map_unit):
+                images.append(_measure(model, sample, row, set_name, map_unit))
+        except InputError as error:
+            failed.append(f"{key}: {error}")
         if progress:
             progress(done, len(readers))
+    if not images:
+        raise InputError(f"no pair of {set_name} could be measured; the first: {failed[0]}")
     means = {m: _mean([image[m] for image in images]) for m in METRICS}
+    unread = f" ({len(failed)} could not be read)" if failed else ""
     shown_unit = "cm" if map_unit == "m" else map_unit
-    heading = f"{set_name} x{scale:g}, {len(images)} images, protocol {protocol} ({row.describe(set_name, shown_unit)})"
-    return Evaluation(name, set_name, scale, protocol, shown_unit, heading, means, images)
+    described = f"protocol {protocol} ({row.describe(set_name, shown_unit)})"
+    heading = f"{set_name} x{scale:g}, {len(images)} images{unread}, {described}"
+    return Evaluation(name, set_name, scale, protocol, shown_unit, heading, means, images, failed)
 
 
 def _map_unit(set_name: str, unit: str | None) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as replace_fields
 
 import torch
+import torch.nn.functional as F
 
 from crispdepth.degradation import crop_to_multiple, downsample
-from crispdepth.types import InputError, Sample
+from crispdepth.types import InputError, Sample, Size
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,9 @@ class Protocol:
     ``clip_truth_m``: the truth of a set is clipped to this range first, by data set.
     ``measure_m``: only pixels whose truth lies in this range count. ``clip_output``: predictions are
     clipped to the truth's range. ``crop_px``: the frame is cut into squares of this side, each measured
-    as an image of its own. ``normalisation`` says what the authors did before their network; it changes
+    as an image of its own. ``square_px``: the frame is padded right and below with black, and with the low map's
+    smallest value, to the next square whose side is a multiple of this; only the frame is measured.
+    ``normalisation`` says what the authors did before their network; it changes
     no linear kernel, and our models normalise by the low map alone, since nobody has the truth's range.
     The average is always the mean of per-image values.
     """
@@ -36,6 +40,7 @@ class Protocol:
     measure_m: tuple[float, float] | None = None
     clip_output: bool = False
     crop_px: int | None = None
+    square_px: int | None = None
     headline: str = "rmse"
     normalisation: str = "the low map's own range"
 
@@ -55,6 +60,8 @@ class Protocol:
             parts.append("output clipped to the truth's range")
         if self.crop_px:
             parts.append(f"squares of {self.crop_px} px")
+        if self.square_px:
+            parts.append(f"padded to a square of n x {self.square_px} px")
         return " · ".join([*parts, "mean of per-image values"])
 
     def prepare(self, sample: Sample, scale: float, set_name: str, unit: str) -> Iterator[Sample]:
@@ -67,7 +74,8 @@ class Protocol:
             if kernel == "given":
                 yield _with_given_low(part, set_name)
                 continue
-            yield _degrade(part, scale, kernel, self.clip_truth_m.get(set_name))
+            made = _degrade(part, scale, kernel, self.clip_truth_m.get(set_name))
+            yield _squared(made, self.square_px, self.border(set_name)) if self.square_px else made
 
 
 def _cropped(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
@@ -102,6 +110,33 @@ def _with_given_low(sample: Sample, set_name: str) -> Sample:
     return sample
 
 
+def _squared(sample: Sample, step: int, border: int) -> Sample:
+    """``sample`` padded to a square; truth counts within the frame alone, ``border`` pixels from its sides."""
+    assert sample.depth is not None
+    assert sample.depth_valid is not None
+    assert sample.low is not None
+    assert sample.valid is not None
+    height, width = sample.depth.shape[-2:]
+    side = math.ceil(max(height, width) / step) * step
+    small = (math.ceil(side * sample.low.shape[-2] / height), math.ceil(side * sample.low.shape[-1] / width))
+
+    def padded(x: torch.Tensor | None, size: Size, value: float = 0.0) -> torch.Tensor | None:
+        return None if x is None else F.pad(x, (0, size[1] - x.shape[-1], 0, size[0] - x.shape[-2]), value=value)
+
+    inner = torch.zeros_like(sample.depth_valid)
+    inner[..., border : height - border, border : width - border] = True
+    least = float(sample.low[sample.valid].min()) if bool(sample.valid.any()) else 0.0
+    return replace_fields(
+        sample,
+        rgb=padded(sample.rgb, (side, side)),
+        depth=padded(sample.depth, (side, side)),
+        depth_valid=padded(sample.depth_valid & inner, (side, side)),
+        classes=padded(sample.classes, (side, side), 255),
+        low=padded(sample.low, small, least),
+        valid=padded(sample.valid, small, True),
+    )
+
+
 def _degrade(sample: Sample, scale: float, kernel: str, clip_truth_m: tuple[float, float] | None = None) -> Sample:
     assert sample.depth is not None
     assert sample.depth_valid is not None
@@ -131,6 +166,7 @@ PROTOCOLS: dict[str, Protocol] = {
         used_by="NAIMA, WAVE",
         # RGB-D-D is clipped by category there; those ranges are not known here, so rgbdd is not clipped
         clip_truth_m={"nyu": (0.1, 10.0), "nyu_eigen": (0.1, 10.0), "tofdsr": (0.1, 6.0)},
+        square_px=112,  # the released evaluation; whether it pads before or after standardising is not known
         normalisation="clipped truth's range; Middlebury, Lu: / 255",
     ),
     "dada": Protocol(

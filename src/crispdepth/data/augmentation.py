@@ -24,6 +24,7 @@ class Sensors:
     two axes. ``kernels``: drawn from KERNELS, else antialiased bicubic. ``rounded``: 8-bit or coarser steps.
     ``inverse``: disparity instead of depth. ``fattened``: near things a pixel larger than in the picture, on some
     sides, as stereo and structured light see them. ``stepped``: the true depth itself comes in 8-bit steps.
+    ``turned``: by 90°. ``swapped``, ``grey``: colours. ``brighter``: brightness and contrast by up to this share.
     """
 
     whole: float = 0.75
@@ -37,6 +38,10 @@ class Sensors:
     soft_rgb: float = 0.1
     fattened: float = 0.4
     stepped: float = 0.15
+    turned: float = 0.0
+    swapped: float = 0.3
+    grey: float = 0.06
+    brighter: float = 0.0
 
 
 EASY = Sensors(
@@ -53,7 +58,7 @@ def sensed(sample: Sample, dice: Dice, sensors: Sensors, scale_limits: tuple[flo
     assert sample.rgb is not None
     assert sample.depth is not None
     known = torch.ones_like(sample.depth, dtype=torch.bool) if sample.depth_valid is None else sample.depth_valid
-    rgb, depth, known = flipped(dice, sample.rgb, sample.depth, known)
+    rgb, depth, known = flipped(dice, sensors.turned, sample.rgb, sample.depth, known)
     depth = in_own_unit(dice, fattened(dice, depth, sensors), sensors)
     low, valid = low_map(
         dice, depth, low_size(dice, (depth.shape[-2], depth.shape[-1]), sensors, scale_limits), sensors
@@ -66,10 +71,11 @@ def _one(dice: Dice, share: float) -> bool:
     return bool(dice.chance(share, 1))
 
 
-def flipped(dice: Dice, *maps: torch.Tensor) -> list[torch.Tensor]:
-    """All maps mirrored left to right half of the time, upside down now and then."""
-    axes = [axis for axis, share in ((-1, 0.5), (-2, 0.1)) if _one(dice, share)]
-    return [x.flip(axes) for x in maps] if axes else list(maps)
+def flipped(dice: Dice, turned: float, *maps: torch.Tensor) -> list[torch.Tensor]:
+    """All maps mirrored left to right half of the time, upside down now and then; a share of them ``turned`` by 90°."""
+    axes = [axis for axis, share in ((-1, 0.5), (-2, 0.5 if turned else 0.1)) if _one(dice, share)]
+    done = [x.flip(axes) for x in maps] if axes else list(maps)
+    return [x.transpose(-1, -2) for x in done] if turned and _one(dice, turned) else done
 
 
 def fattened(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
@@ -153,11 +159,15 @@ def holes(dice: Dice, low: Depth) -> Mask:
 
 
 def recoloured(dice: Dice, rgb: Rgb, sensors: Sensors) -> Rgb:
-    """Colours swapped, grey, softer, or a few pixels out of place."""
-    if _one(dice, 0.3):
+    """Colours swapped, grey, brighter or darker, softer, or a few pixels out of place."""
+    if _one(dice, sensors.swapped):
         rgb = rgb[:, torch.randperm(3, generator=dice.generator, device=rgb.device)]
     grey = rgb.mean(1, keepdim=True).expand_as(rgb)
-    rgb = torch.where(dice.chance(0.06, len(rgb), 1, 1, 1), grey, rgb)
+    rgb = torch.where(dice.chance(sensors.grey, len(rgb), 1, 1, 1), grey, rgb)
+    if sensors.brighter:
+        contrast, brightness = (1 + sensors.brighter * dice.between(-1, 1, len(rgb), 1, 1, 1) for _ in range(2))
+        middle = rgb.mean(dim=(1, 2, 3), keepdim=True)
+        rgb = ((rgb - middle) * contrast + middle) * brightness
     if _one(dice, sensors.soft_rgb):
         rgb = blur(rgb, float(dice.between(0.5, 2.0, 1)))
     if _one(dice, min(1.0, 2 * sensors.misaligned)):

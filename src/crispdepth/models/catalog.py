@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -53,7 +55,18 @@ def _saved(path: Path) -> Model:
     return SAVED[kind](path)
 
 
-SAVED: dict[str, Callable[[Path], Model]] = {"crisp": Crisp.from_file}  # by the word in the file's header
+def _late(module: str, name: str, *words: object) -> Any:
+    """``crispdepth.models.MODULE``'s NAME called with ``words``: for models whose import takes seconds."""
+    owner: Any = importlib.import_module(f"crispdepth.models.{module}")
+    for part in name.split("."):
+        owner = getattr(owner, part)
+    return owner(*words)
+
+
+SAVED: dict[str, Callable[[Path], Model]] = {  # by the word in the file's header
+    "crisp": Crisp.from_file,
+    "naima": partial(_late, "naima", "Naima.from_file"),
+}
 
 CATALOG: dict[str, Entry] = {
     "crisp": Entry(

@@ -41,12 +41,13 @@ class Scenes:
         path = None if self.folder is None else self.folder / f"{count}x{side}x{side}-{seed}.safetensors"
         if path is not None and path.is_file():
             kept = load_file(path, device=str(device))
-            return Sample(rgb=kept["rgb"].float() / 255, depth=kept["depth"])
+            return Sample(rgb=kept["rgb"].float() / 255, depth=kept["depth"], classes=kept.get("classes"))
         made = scenes(count, side, side, seed, device)
         if path is not None and made.rgb is not None and made.depth is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(f".{os.getpid()}.part")
-            save_file({"rgb": (made.rgb * 255).round().to(torch.uint8), "depth": made.depth.contiguous()}, part)
+            maps = {"rgb": (made.rgb * 255).round().to(torch.uint8), "depth": made.depth, "classes": made.classes}
+            save_file({name: x.contiguous() for name, x in maps.items() if x is not None}, part)
             part.replace(path)
         return made
 
@@ -96,9 +97,10 @@ def example(recipe: Recipe, step: int, device: torch.device | str, source: Sourc
     drawn = step % recipe.distinct if recipe.distinct else step
     exact = source(count, side, TRAINING_SEED + drawn, device)
     dice = Dice(recipe.seed * 1_000_003 + step, device)
-    limits = (6.0 if side > 200 else 1.5, min(32.0, side / 8))  # a low map of 8 pixels a side at least
+    least, most = recipe.scales
+    limits = (min(most, max(least, 6.0 if side > 200 else 1.5)), min(most, side / 8))  # a low map of 8x8 at least
     sensors = recipe.sensors
-    if not dice.chance(min(1.0, step / max(1, recipe.ramp)), 1):
+    if recipe.ramp and not dice.chance(min(1.0, step / recipe.ramp), 1):
         limits, sensors = (8.0, 8.0), EASY
     with torch.inference_mode():
         seen = sensed(exact, dice, sensors, limits)

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from crispdepth.data.augmentation import Sensors
 from crispdepth.models.crisp import TINY_CONFIG, CrispConfig
+from crispdepth.models.naima import SMALL_CONFIG as NAIMA_SMALL
+from crispdepth.models.naima import NaimaConfig
 from crispdepth.types import InputError
 
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
@@ -22,9 +24,10 @@ class Recipe:
     step, taken in turn. ``distinct``: so many steps' scenes are made, then shown again with new sensors (0: every
     step has scenes of its own). ``ramp``: the share of examples with any scale and sensor grows from none to all
     over so many examples; the others are clean and x8: with the whole mixture from the start, nothing was learnt
-    in 400 steps. ``learning_rate`` rises for ``warmup`` steps, then falls to 0 along a cosine. ``clip``: largest
-    norm of the gradient. ``ema``: share of the old average kept at each step; the average is what is saved.
-    ``precision``: in Lightning's words.
+    in 400 steps. ``scales``: the limits of the enlargement. ``learning_rate`` rises for ``warmup`` steps, then falls
+    to 0 along a cosine, or to 0.3 of itself at each of ``milestones``. ``clip``: largest norm of the gradient.
+    ``ema``: share of the old average kept at each step; the average is what is saved. ``precision``: in
+    Lightning's words.
     """
 
     sensors: Sensors = field(default_factory=Sensors)
@@ -33,8 +36,10 @@ class Recipe:
     steps: int = 9_000
     distinct: int = 1_920
     ramp: int = 1500
+    scales: tuple[float, float] = (1.5, 32.0)
     learning_rate: float = 6e-4
     warmup: int = 200
+    milestones: tuple[int, ...] = ()
     weight_decay: float = 1e-4
     clip: float = 10.0
     ema: float = 0.999
@@ -52,6 +57,29 @@ class CrispRecipe(Recipe):
     relative: bool = True
     root_square_weight: float = 0.5
     expected_error_weight: float = 0.2
+
+
+@dataclass(frozen=True)
+class NaimaRecipe(Recipe):
+    """``tokens``: the vision transformer's weights, a file or a name on the hub (empty: random, frozen).
+
+    ``blind``: alpha stays 0, so that no token is heard: the paper's claim is that this is worse.
+    ``root_square_weight``: of RMSE, which the published loss lacks: without it edges count too little to be
+    learnt in a short time.
+    """
+
+    network: NaimaConfig = field(default_factory=NaimaConfig)
+    tokens: str = ""
+    blind: bool = False
+    sobel_weight: float = 0.1
+    root_square_weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class TokensRecipe(Recipe):
+    """Of the vision transformer whose tokens a network will read; ``network`` is that network's config."""
+
+    network: NaimaConfig = field(default_factory=lambda: NAIMA_SMALL)
 
 
 def find(name: str) -> Recipe:
@@ -119,9 +147,45 @@ _GPU = CrispRecipe(
     precision="bf16-mixed",
 )
 
+NAIMA_SENSORS = Sensors(
+    whole=1.0, kernels=0.0, rounded=0.0, inverse=0.0, blurred=0.0, noisy=0.0, holed=0.0, misaligned=0.0,
+    soft_rgb=0.0, fattened=0.0, stepped=0.0, turned=0.5, swapped=0.0, grey=0.0, brighter=0.1,
+)  # fmt: skip
+
+
+def _naima(scale: int, side: int) -> NaimaRecipe:
+    """As published: 200 epochs of 1,000 pictures, two at a time, with tokens of DINOv2 from the hub."""
+    return NaimaRecipe(
+        network=NaimaConfig(scale=scale, grid=side // 14),
+        tokens="facebook/dinov2-small",
+        sensors=NAIMA_SENSORS,
+        patches=((2, side),),
+        scales=(scale, scale),
+        steps=100_000,
+        distinct=0,
+        ramp=0,
+        learning_rate=1e-4,
+        warmup=1,
+        milestones=(25_000, 50_000, 75_000),
+        weight_decay=0.0,
+        ema=0.0,
+    )
+
+
 RECIPES: dict[str, Recipe] = {
     "crisp": CrispRecipe(),
     "crisp-tiny": CrispRecipe(network=TINY_CONFIG, learning_rate=1e-3),
+    **{f"naima_x{scale}": _naima(scale, side) for scale, side in ((2, 420), (4, 420), (8, 448), (16, 448))},
+    "naima-tokens": TokensRecipe(patches=((8, 160),), steps=3_000, distinct=600, ramp=0, learning_rate=1e-3),
+    "naima-small": NaimaRecipe(
+        network=NAIMA_SMALL,
+        patches=((4, 128),),
+        steps=3_000,
+        ramp=0,
+        scales=(1.5, 16.0),
+        learning_rate=1e-3,
+        root_square_weight=1.0,
+    ),
     "crisp-gpu": _GPU,
     "crisp-tiny-gpu": dataclasses.replace(_GPU, network=TINY_CONFIG),
 }

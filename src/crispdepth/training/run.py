@@ -16,12 +16,17 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from crispdepth.training.examples import Scenes, Source, Stream
-from crispdepth.training.recipes import CrispRecipe, Recipe
-from crispdepth.training.supervised import CrispTask
+from crispdepth.training.recipes import CrispRecipe, NaimaRecipe, Recipe, TokensRecipe
+from crispdepth.training.supervised import CrispTask, NaimaTask
 from crispdepth.training.task import Task, save_weights, write_recipe
+from crispdepth.training.tokens import TokensTask
 from crispdepth.types import InputError
 
-TASKS: dict[type[Recipe], Callable[..., Task]] = {CrispRecipe: CrispTask}
+TASKS: dict[type[Recipe], Callable[..., Task]] = {
+    CrispRecipe: CrispTask,
+    NaimaRecipe: NaimaTask,
+    TokensRecipe: TokensTask,
+}
 
 
 def train(
@@ -52,9 +57,9 @@ def train(
     task = TASKS[type(recipe)](recipe, folder, source, report)
     with _quiet():
         trainer = _trainer(recipe, folder, accelerator, devices, nodes, _step_of(newest))
-        on_gpu = not isinstance(trainer.accelerator, CPUAccelerator)
-        stream = Stream(recipe, _step_of(newest), on_gpu, source, trainer.global_rank, trainer.world_size)
-        workers = 0 if on_gpu else workers
+        by_number = task.draws_alone or not isinstance(trainer.accelerator, CPUAccelerator)
+        stream = Stream(recipe, _step_of(newest), by_number, source, trainer.global_rank, trainer.world_size)
+        workers = 0 if by_number else workers
         loader = DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None)
         trainer.fit(task, loader, [0], ckpt_path=newest)
     return save_weights(task.network, folder)

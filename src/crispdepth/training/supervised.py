@@ -1,4 +1,4 @@
-"""CrispTask: training against exact depth, every picture's error as a share of bicubic's."""
+"""CrispTask, NaimaTask: training a guided network against exact depth."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from crispdepth.losses import absolute, expected_error, root_square
+from crispdepth.losses import absolute, expected_error, root_square, sobel
 from crispdepth.models.classical import Bicubic
 from crispdepth.models.crisp import Crisp
+from crispdepth.models.naima import Naima
 from crispdepth.training.examples import Batch, Source
-from crispdepth.training.recipes import CrispRecipe
+from crispdepth.training.recipes import CrispRecipe, NaimaRecipe
 from crispdepth.training.task import Task, begun
 
 EASIEST = 0.01  # of the depth's range: what bicubic gets wrong by less than this hardly counts
@@ -43,3 +44,29 @@ class CrispTask(Task):
         surprise = expected_error(error.clamp(min=1e-4), depth, target).mean()
         self.log_dict({"absolute": off, "rmse": root, "expected_error": surprise}, prog_bar=True)
         return off + self.recipe.root_square_weight * root + self.recipe.expected_error_weight * surprise
+
+
+class NaimaTask(Task):
+    """A NAIMA network in training: L1 and 0.1 of L1 of the Sobel derivatives, as published, and RMSE if asked."""
+
+    recipe: NaimaRecipe
+
+    def __init__(
+        self, recipe: NaimaRecipe, folder: Path, source: Source | None = None, report: Path | None = None
+    ) -> None:
+        super().__init__(recipe, folder, source, report)
+        self.network = begun(Naima, recipe.network, recipe.start)
+        if recipe.tokens:
+            self.network.tokens.pretrained(recipe.tokens)
+        if recipe.blind:
+            for gta in (self.network.gta1, self.network.gta2, self.network.gta3, self.network.gta4):
+                gta.attention.requires_grad_(False)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """In shares of each picture's range of depth."""
+        low, valid, rgb, target, known = (batch[name] for name in ("low", "valid", "rgb", "depth", "known"))
+        depth = torch.where(known, self.network(low, valid, rgb).float(), target)
+        off, slopes = absolute(depth, target).mean(), sobel(depth, target).mean()
+        root = root_square(depth, target).mean()
+        self.log_dict({"absolute": off, "sobel": slopes, "rmse": root}, prog_bar=True)
+        return off + self.recipe.sobel_weight * slopes + self.recipe.root_square_weight * root

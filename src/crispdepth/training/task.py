@@ -40,6 +40,7 @@ class Task(pl.LightningModule):
 
     network: Any
     scales: ClassVar[tuple[int, ...]] = (4, 8, 16)  # of validation
+    draws_alone: ClassVar[bool] = False  # makes its own examples from the step's number
 
     def __init__(self, recipe: Recipe, folder: Path, source: Source | None = None, report: Path | None = None) -> None:
         super().__init__()
@@ -96,13 +97,15 @@ class Task(pl.LightningModule):
         Image.fromarray(comparison(panels, columns=columns)).save(pictures / f"{name}-{self.global_step:06d}.png")
 
     def configure_optimizers(self) -> Any:
-        """AdamW; the learning rate rises, then falls along a cosine."""
+        """AdamW; the learning rate rises, then falls along a cosine or by milestones."""
         recipe = self.recipe
         learnt = [p for p in self.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(learnt, recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay)
 
         def share(step: int) -> float:
             rise = min(1.0, (step + 1) / max(1, recipe.warmup))
+            if recipe.milestones:
+                return rise * 0.3 ** sum(step >= milestone for milestone in recipe.milestones)
             return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.steps)))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
