@@ -459,9 +459,10 @@ class Naima(Model):
         for top, tall in _windows(height, tile, step):
             for left, wide in _windows(width, tile, step):
                 here = (..., slice(top, top + tall), slice(left, left + wide))
-                below = tuple(slice(a // scale, (a + n) // scale) for a, n in ((top, tall), (left, wide)))
+                rows = slice(top // scale, (top + tall) // scale)
+                columns = slice(left // scale, (left + wide) // scale)
                 share = _hat(tall, rgb)[:, None] * _hat(wide, rgb)
-                total[here] += share * self.residual(rgb[here], low[(..., *below)])
+                total[here] += share * self.residual(rgb[here], low[..., rows, columns])
                 weight[here] += share
         return total / weight
 
