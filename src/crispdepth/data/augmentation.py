@@ -24,6 +24,7 @@ class Sensors:
     two axes. ``kernels``: drawn from KERNELS, else antialiased bicubic. ``rounded``: 8-bit or coarser steps.
     ``inverse``: disparity instead of depth. ``fattened``: near things a pixel larger than in the picture, on some
     sides, as stereo and structured light see them. ``stepped``: the true depth itself comes in 8-bit steps.
+    ``soft_depth``: a pixel on an edge holds a mixture of both sides, as in maps that were made larger and shrunk.
     ``turned``: by 90°. ``swapped``, ``grey``: colours. ``brighter``: brightness and contrast by up to this share.
     """
 
@@ -38,6 +39,7 @@ class Sensors:
     soft_rgb: float = 0.1
     fattened: float = 0.4
     stepped: float = 0.15
+    soft_depth: float = 0.6
     turned: float = 0.0
     swapped: float = 0.3
     grey: float = 0.06
@@ -45,7 +47,7 @@ class Sensors:
 
 
 EASY = Sensors(
-    whole=1, kernels=0, blurred=0, noisy=0, holed=0, misaligned=0, soft_rgb=0, fattened=0, stepped=0
+    whole=1, kernels=0, blurred=0, noisy=0, holed=0, misaligned=0, soft_rgb=0, fattened=0, stepped=0, soft_depth=0
 )  # a clean map, for x8
 
 
@@ -91,6 +93,8 @@ def fattened(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
 def in_own_unit(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
     """Depth or inverse depth as a share of its range in each image: 0..1, the near end 0 or 1."""
     values = torch.where(dice.chance(sensors.inverse, len(depth), 1, 1, 1), 1 / depth.clamp(min=1e-3), depth)
+    softer = blur(values, float(dice.between(0.35, 0.7, 1)))
+    values = torch.where(dice.chance(sensors.soft_depth, len(depth), 1, 1, 1), softer, values)
     bottom = values.amin(dim=(1, 2, 3), keepdim=True)
     values = (values - bottom) / (values.amax(dim=(1, 2, 3), keepdim=True) - bottom).clamp(min=1e-6)
     steps = torch.round(dice.spread(60, 255, len(depth), 1, 1, 1))

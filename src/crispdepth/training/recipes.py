@@ -149,7 +149,7 @@ _GPU = CrispRecipe(
 
 NAIMA_SENSORS = Sensors(
     whole=1.0, kernels=0.0, rounded=0.0, inverse=0.0, blurred=0.0, noisy=0.0, holed=0.0, misaligned=0.0,
-    soft_rgb=0.0, fattened=0.0, stepped=0.0, turned=0.5, swapped=0.0, grey=0.0, brighter=0.1,
+    soft_rgb=0.0, fattened=0.0, stepped=0.0, soft_depth=0.0, turned=0.5, swapped=0.0, grey=0.0, brighter=0.1,
 )  # fmt: skip
 
 
