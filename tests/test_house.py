@@ -15,11 +15,11 @@ PACKAGE = ROOT / "src" / "crispdepth"
 
 # From the ground up. A module may import from floors below its own, never beside or above.
 FLOORS = (
-    ("types",),
+    ("types", "layers.blocks"),
     ("geometry", "picture", "units", "atomic", "formats.raw", "formats.ply"),
     ("intrinsics", "formats.png_tiff", "formats.exr", "formats.numpy_pfm"),
-    ("degradation", "metrics", "losses", "io"),
-    ("models.classical", "models.crisp"),
+    ("degradation", "metrics", "losses", "io", "models.saved"),
+    ("models.classical", "models.crisp", "models.ctkt"),
     ("models.catalog", "data.folder", "data.raycast", "data.textures"),
     ("data.middlebury", "data.nyu", "data.layout", "data.shading", "data.augmentation"),
     ("data.lu", "data.scenes"),
@@ -27,7 +27,7 @@ FLOORS = (
     ("inference", "training.recipes"),
     ("bench.protocol", "bench.robust", "bench.speed", "training.examples"),
     ("bench.evaluation", "training.task"),
-    ("bench.report", "batch", "about", "training.supervised"),
+    ("bench.report", "batch", "about", "training.supervised", "training.distilled"),
     ("training.run",),
     ("cli",),
 )

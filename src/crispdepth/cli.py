@@ -231,7 +231,7 @@ def bench_robust(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="crisp, crisp-tiny, crisp-gpu, crisp-tiny-gpu")],
+    recipe: Annotated[str, typer.Argument(help="crisp, crisp-tiny, ctkt; with -gpu for a GPU")],
     changes: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, such as steps=500 sensors.holed=0.4")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The run's folder; by default runs/RECIPE")] = None,
     accelerator: Annotated[str, typer.Option(help="Lightning's word: auto cpu gpu mps")] = "auto",

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from crispdepth.models import classical
 from crispdepth.models.crisp import Crisp
+from crispdepth.models.ctkt import Ctkt
 from crispdepth.types import InputError, Model
 
 DEFAULT = "crisp"
@@ -53,7 +54,8 @@ def _saved(path: Path) -> Model:
     return SAVED[kind](path)
 
 
-SAVED: dict[str, Callable[[Path], Model]] = {"crisp": Crisp.from_file}  # by the word in the file's header
+# By the word in the file's header.
+SAVED: dict[str, Callable[[Path], Model]] = {"crisp": Crisp.from_file, "ctkt": Ctkt.from_file}
 
 CATALOG: dict[str, Entry] = {
     "crisp": Entry(

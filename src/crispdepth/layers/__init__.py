@@ -1,0 +1,1 @@
+"""Pieces of networks that more than one model is made of."""
