@@ -9,12 +9,11 @@ Rows that are done are not trained again, so a stopped run goes on, and processe
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 from crispdepth.training.examples import Scenes
 from crispdepth.training.recipes import changed, find
-from crispdepth.training.run import train
+from crispdepth.training.run import last_validation, train
 
 ROWS = {
     "full": [],
@@ -47,24 +46,13 @@ def main() -> None:
     base = [f"steps={asked.steps}", f"validate_every={asked.steps}", "warmup=50", "ema=0.99", "ramp=300"]
     for row in asked.rows.split(","):
         folder = asked.folder / row.replace(" ", "-")
-        if not _last(folder):
+        if not last_validation(folder):
             recipe = changed(find("crisp-tiny"), base + ROWS[row])
             train(recipe, folder, accelerator="cpu", source=Scenes(asked.scenes_folder))
     print(f"| {asked.steps} steps of crisp-tiny | x4 | x8 | x16 |\n|---|---|---|---|")
     for row in ROWS:
-        if last := _last(asked.folder / row.replace(" ", "-")):
+        if last := last_validation(asked.folder / row.replace(" ", "-")):
             print(f"| {row} | " + " | ".join(f"{float(last[c]):.3f}" for c in COLUMNS) + " |")
-
-
-def _last(folder: Path) -> dict[str, str]:
-    """The last validation of a run; empty when there is none."""
-    lines = [
-        row
-        for path in sorted(folder.glob("metrics/*/metrics.csv"))
-        for row in csv.DictReader(path.read_text().splitlines())
-    ]
-    done = [row for row in lines if row.get("share_x8")]
-    return done[-1] if done else {}
 
 
 if __name__ == "__main__":

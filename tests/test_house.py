@@ -15,11 +15,11 @@ PACKAGE = ROOT / "src" / "crispdepth"
 
 # From the ground up. A module may import from floors below its own, never beside or above.
 FLOORS = (
-    ("types",),
-    ("geometry", "picture", "units", "atomic", "formats.raw", "formats.ply", "layers.attention", "layers.blocks"),
+    ("types", "layers.attention", "layers.blocks"),
+    ("geometry", "picture", "units", "atomic", "formats.raw", "formats.ply"),
     ("intrinsics", "formats.png_tiff", "formats.exr", "formats.numpy_pfm"),
-    ("degradation", "metrics", "losses", "io", "models.naima_released"),
-    ("models.classical", "models.crisp", "models.naima"),
+    ("degradation", "metrics", "losses", "io", "models.saved", "models.naima_released"),
+    ("models.classical", "models.crisp", "models.ctkt", "models.naima"),
     ("models.catalog", "convert", "data.folder", "data.raycast", "data.textures"),
     ("data.middlebury", "data.nyu", "data.layout", "data.shading", "data.augmentation"),
     ("data.nyu_eigen", "data.rgbdd", "data.tofdsr", "data.diml", "data.hypersim", "data.kitti"),
@@ -28,7 +28,7 @@ FLOORS = (
     ("inference", "training.recipes"),
     ("bench.protocol", "bench.robust", "bench.speed", "training.examples"),
     ("bench.evaluation", "training.task"),
-    ("bench.report", "batch", "about", "training.supervised", "training.tokens"),
+    ("bench.report", "batch", "about", "training.supervised", "training.distilled", "training.tokens"),
     ("training.run",),
     ("cli",),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -119,7 +120,8 @@ def test_the_first_examples_are_clean_and_x8() -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_what_a_sensor_gives_is_sound(seed: int) -> None:
-    every = Sensors(**dict.fromkeys(Sensors.__dataclass_fields__, 0.6))
+    shares: dict[str, Any] = {name: 0.6 for name, value in vars(Sensors()).items() if isinstance(value, float)}
+    every = dataclasses.replace(Sensors(), **shares)
     seen = sensed(scenes(2, 48, 64, seed=1), Dice(seed, "cpu"), every)
     assert seen.low is not None
     assert seen.valid is not None

@@ -235,7 +235,7 @@ def bench_robust(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="crisp, crisp-tiny, naima_x8, naima-small …, see docs/train.md")],
+    recipe: Annotated[str, typer.Argument(help="crisp, crisp-tiny, ctkt, naima_x8, naima-small …, see docs/train.md")],
     changes: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, such as steps=500 sensors.holed=0.4")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The run's folder; by default runs/RECIPE")] = None,
     accelerator: Annotated[str, typer.Option(help="Lightning's word: auto cpu gpu mps")] = "auto",

@@ -43,7 +43,7 @@ def downsample(depth: Depth, valid: Mask, scale: float, kernel: str = "bicubic")
     if kernel in ("bicubic", "bicubic-plain", "average"):
         return resize(depth, valid, size, kernel)
     if kernel == "bicubic-8bit":
-        return _bicubic_8bit(depth, valid, size)
+        return bicubic_8bit(depth, valid, size)
     if kernel == "strided" and scale == int(scale):
         last = slice(int(scale) - 1, None, int(scale))
         seen = valid[..., last, last]
@@ -51,7 +51,8 @@ def downsample(depth: Depth, valid: Mask, scale: float, kernel: str = "bicubic")
     raise ValueError(f"no kernel {kernel!r} for x{scale:g}; choose from {', '.join(KERNELS)}")
 
 
-def _bicubic_8bit(depth: Depth, valid: Mask, size: Size) -> tuple[Depth, Mask]:
+def bicubic_8bit(depth: Depth, valid: Mask, size: Size) -> tuple[Depth, Mask]:
+    """Antialiased bicubic on levels 0..255, clipped and rounded after each of the two passes (PIL on 8 bit)."""
     depth, valid = resize(depth, valid, (depth.shape[-2], size[1]), "bicubic")
     depth, valid = resize(depth.round().clamp(0, 255), valid, size, "bicubic")
     return depth.round().clamp(0, 255), valid

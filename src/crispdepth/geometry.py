@@ -120,6 +120,23 @@ def fill(depth: Depth, valid: Mask) -> Depth:
     return torch.where(valid, depth, smooth)
 
 
+def normalised(low: Depth, valid: Mask) -> tuple[Depth, torch.Tensor, torch.Tensor]:
+    """(low - middle) / range, holes filled; middle and range (b, 1, 1, 1), of the readings. A flat map gives 0."""
+    top = torch.where(valid, low, -torch.inf).amax(dim=(1, 2, 3), keepdim=True)
+    bottom = torch.where(valid, low, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
+    some = top >= bottom
+    middle = torch.where(some, (top + bottom) / 2, 0)
+    span = torch.where(some, top - bottom, 0)
+    x = torch.where(valid, (low - middle) / torch.where(span > 0, span, 1), 0)
+    return fill(x, valid), middle, span
+
+
+def restored(depth: Depth, valid: Mask, middle: torch.Tensor, span: torch.Tensor) -> Depth:
+    """``normalised`` undone for ``depth`` (b, 1, H, W); a map without any reading gives 0."""
+    some = valid.any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
+    return torch.where(some, depth * span + middle, 0)
+
+
 def grow(mask: Mask, radius: int) -> Mask:
     """The mask widened by ``radius`` pixels in every direction (a square)."""
     if radius < 1:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from crispdepth.data.textures import Dice
-from crispdepth.degradation import add_noise, blur, punch_holes, quantise, shift
+from crispdepth.degradation import add_noise, bicubic_8bit, blur, punch_holes, quantise, shift
 from crispdepth.geometry import grow, resize
 from crispdepth.types import Depth, Mask, Rgb, Sample, Size
 
@@ -20,8 +20,9 @@ KERNELS = ("bicubic", "average", "bicubic-plain", "nearest", "last")
 class Sensors:
     """How often (0..1) a training example suffers what; each drawn on its own, most examples stay clean.
 
-    ``whole``: a whole scale from WHOLE_SCALES, else any from 1.5 to 32, a third of them different along the
+    ``whole``: a whole scale from ``scales``, else any from 1.5 to 32, a third of them different along the
     two axes. ``kernels``: drawn from KERNELS, else antialiased bicubic. ``rounded``: 8-bit or coarser steps.
+    ``eight_bit``: instead of all that, made as protocol ``ctkt`` does: antialiased bicubic on whole 8-bit levels.
     ``inverse``: disparity instead of depth. ``fattened``: near things a pixel larger than in the picture, on some
     sides, as stereo and structured light see them. ``stepped``: the true depth itself comes in 8-bit steps.
     ``soft_depth``: a pixel on an edge holds a mixture of both sides, as in maps that were made larger and shrunk.
@@ -44,6 +45,8 @@ class Sensors:
     swapped: float = 0.3
     grey: float = 0.06
     brighter: float = 0.0
+    eight_bit: float = 0.0
+    scales: tuple[int, ...] = WHOLE_SCALES
 
 
 EASY = Sensors(
@@ -51,7 +54,14 @@ EASY = Sensors(
 )  # a clean map, for x8
 
 
-def sensed(sample: Sample, dice: Dice, sensors: Sensors, scale_limits: tuple[float, float] = (1.5, 32)) -> Sample:
+@dataclass(frozen=True)
+class Seen(Sample):
+    """A training example. ``inverse`` (b, 1, 1, 1): True where its depth counts disparity, near things the most."""
+
+    inverse: torch.Tensor | None = None
+
+
+def sensed(sample: Sample, dice: Dice, sensors: Sensors, scale_limits: tuple[float, float] = (1.5, 32)) -> Seen:
     """A training example from an exact one: ``sample`` needs rgb and depth (b, ., h, w), holes filled.
 
     One scale and kernel for the batch, all else drawn for each image. The depth is in a unit of its own
@@ -61,12 +71,14 @@ def sensed(sample: Sample, dice: Dice, sensors: Sensors, scale_limits: tuple[flo
     assert sample.depth is not None
     known = torch.ones_like(sample.depth, dtype=torch.bool) if sample.depth_valid is None else sample.depth_valid
     rgb, depth, known = flipped(dice, sensors.turned, sample.rgb, sample.depth, known)
-    depth = in_own_unit(dice, fattened(dice, depth, sensors), sensors)
+    depth = fattened(dice, depth, sensors)
+    inverse = dice.chance(sensors.inverse, len(depth), 1, 1, 1)
+    depth = in_own_unit(dice, depth, inverse, sensors)
     low, valid = low_map(
         dice, depth, low_size(dice, (depth.shape[-2], depth.shape[-1]), sensors, scale_limits), sensors
     )
     rgb = recoloured(dice, rgb, sensors)
-    return Sample(rgb=rgb, low=low, valid=valid, depth=depth, depth_valid=known, name=sample.name)
+    return Seen(rgb=rgb, low=low, valid=valid, depth=depth, depth_valid=known, name=sample.name, inverse=inverse)
 
 
 def _one(dice: Dice, share: float) -> bool:
@@ -90,9 +102,9 @@ def fattened(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
     return torch.where(dice.chance(0.5, len(depth), 1, 1, 1), grown, depth)
 
 
-def in_own_unit(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
-    """Depth or inverse depth as a share of its range in each image: 0..1, the near end 0 or 1."""
-    values = torch.where(dice.chance(sensors.inverse, len(depth), 1, 1, 1), 1 / depth.clamp(min=1e-3), depth)
+def in_own_unit(dice: Dice, depth: Depth, inverse: torch.Tensor, sensors: Sensors) -> Depth:
+    """Depth, or where asked inverse depth, as a share of its range in each image: 0..1, the near end 0 or 1."""
+    values = torch.where(inverse, 1 / depth.clamp(min=1e-3), depth)
     softer = blur(values, float(dice.between(0.35, 0.7, 1)))
     values = torch.where(dice.chance(sensors.soft_depth, len(depth), 1, 1, 1), softer, values)
     bottom = values.amin(dim=(1, 2, 3), keepdim=True)
@@ -103,7 +115,7 @@ def in_own_unit(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
 
 def low_size(dice: Dice, size: Size, sensors: Sensors, limits: tuple[float, float]) -> Size:
     """The size of the low map for a random scale within ``limits``."""
-    whole = [s for s in WHOLE_SCALES if limits[0] <= s <= limits[1]]
+    whole = [s for s in sensors.scales if limits[0] <= s <= limits[1]]
     if whole and _one(dice, sensors.whole):
         scale = whole[int(dice.below(len(whole), 1))]
         return max(2, size[0] // scale), max(2, size[1] // scale)
@@ -118,9 +130,13 @@ def low_map(dice: Dice, depth: Depth, size: Size, sensors: Sensors) -> tuple[Dep
     source = depth
     if _one(dice, sensors.blurred):
         source = blur(source, float(dice.between(0.2, 0.6, 1)) * depth.shape[-1] / size[1])
-    low = _shrunk(source, size, KERNELS[int(dice.below(len(KERNELS), 1))] if _one(dice, sensors.kernels) else "bicubic")
-    steps = torch.round(dice.spread(60, 255, b, 1, 1, 1))
-    low = torch.where(dice.chance(sensors.rounded, b, 1, 1, 1), quantise(low, steps), low)
+    if sensors.eight_bit and _one(dice, sensors.eight_bit):
+        low = _eight_bit(dice, source, size)
+    else:
+        kernel = KERNELS[int(dice.below(len(KERNELS), 1))] if _one(dice, sensors.kernels) else "bicubic"
+        low = _shrunk(source, size, kernel)
+        steps = torch.round(dice.spread(60, 255, b, 1, 1, 1))
+        low = torch.where(dice.chance(sensors.rounded, b, 1, 1, 1), quantise(low, steps), low)
     noise = dice.spread(0.002, 0.05, b, 1, 1, 1) * dice.chance(sensors.noisy, b, 1, 1, 1)
     low = low + noise * (add_noise(torch.ones_like(low), 1.0, dice.generator) - 1) * (0.3 + low)
     valid = torch.ones_like(low, dtype=torch.bool)
@@ -128,6 +144,14 @@ def low_map(dice: Dice, depth: Depth, size: Size, sensors: Sensors) -> tuple[Dep
         holed = dice.chance(0.5, b, 1, 1, 1)
         valid = torch.where(holed, holes(dice, low), valid)
     return torch.where(valid, low, 0), valid
+
+
+def _eight_bit(dice: Dice, depth: Depth, size: Size) -> Depth:
+    """``depth`` (0..1) as 60 to 255 of the 256 levels, rounded after each pass of the kernel."""
+    levels = torch.round(dice.spread(60, 255, len(depth), 1, 1, 1))
+    lowest = torch.floor((255 - levels) / 2)
+    low, _ = bicubic_8bit(depth * levels + lowest, torch.ones_like(depth, dtype=torch.bool), size)
+    return (low - lowest) / levels
 
 
 def _shrunk(depth: Depth, size: Size, kernel: str) -> Depth:

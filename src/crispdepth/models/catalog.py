@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from crispdepth.models import classical
 from crispdepth.models.crisp import Crisp
+from crispdepth.models.ctkt import Ctkt
 from crispdepth.types import InputError, Model
 
 DEFAULT = "crisp"
@@ -65,6 +66,7 @@ def _late(module: str, name: str, *words: object) -> Any:
 
 SAVED: dict[str, Callable[[Path], Model]] = {  # by the word in the file's header
     "crisp": Crisp.from_file,
+    "ctkt": Ctkt.from_file,
     "naima": partial(_late, "naima", "Naima.from_file"),
 }
 

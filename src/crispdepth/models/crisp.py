@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from crispdepth.geometry import enlarge, fill, local_range, missing
-from crispdepth.types import Depth, InputError, Mask, Model, Rgb, Size
+from crispdepth.geometry import enlarge, local_range, missing, normalised, restored
+from crispdepth.models import saved
+from crispdepth.types import Depth, Mask, Model, Rgb, Size
 
 OCTAVES = 6  # enlargements of 1, 2, 4 … 32
 STRIDE = 16  # the coarsest level sees one pixel for 16 x 16 of the picture
@@ -160,10 +158,7 @@ class Crisp(Model):
             if self.config.edges:
                 lacking = torch.lerp(lacking, lacking * _steepness(depth, x), torch.sigmoid(maps[:, 4:5]))
             depth = depth + lacking
-        # A map without any reading stays 0.
-        some = valid.any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
-        depth = torch.where(some, depth * span + middle, 0)
-        return depth, (error.clamp(-6, 6).exp() * (contrast + TINY) * span)
+        return restored(depth, valid, middle, span), (error.clamp(-6, 6).exp() * (contrast + TINY) * span)
 
     def _features(self, rgb: Rgb, enlarged: Depth, near: Depth, contrast: Depth, valid: Mask) -> torch.Tensor:
         """Everything the U is told, at half resolution, padded to a multiple of STRIDE."""
@@ -201,23 +196,11 @@ class Crisp(Model):
     @classmethod
     def from_file(cls, path: Path) -> Self:
         """The network saved at ``path``. Raises InputError when it is missing or not one of ours."""
-        if not path.is_file():
-            raise InputError(f"{path} does not exist: the weights are missing (install crispdepth again)")
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                config = json.loads((file.metadata() or {})["config"])
-                tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-            model = cls(CrispConfig(**fields))
-            model.load_state_dict(tensors)
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{path} holds no weights of Crisp ({error}): save them with Crisp.save") from error
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return saved.read(path, "Crisp", lambda fields: cls(CrispConfig(**fields)))
 
     def save(self, path: Path) -> None:
         """Weights in half precision and the config, as safetensors."""
-        tensors = {k: v.detach().half().contiguous().cpu() for k, v in self.state_dict().items()}
-        save_file(tensors, path, metadata={"model": "crisp", "config": json.dumps(asdict(self.config))})
+        saved.write(self, path, "crisp", self.config)
 
 
 def _blocks(width: int, count: int, gates: bool) -> nn.ModuleList:
@@ -236,17 +219,6 @@ def _octaves(low: Depth, size: Size) -> torch.Tensor:
     power = min(max(math.log2(scale), 0.0), OCTAVES - 1.0)
     steps = torch.arange(OCTAVES, device=low.device, dtype=low.dtype)
     return (1 - (steps - power).abs()).clamp(min=0)
-
-
-def normalised(low: Depth, valid: Mask) -> tuple[Depth, torch.Tensor, torch.Tensor]:
-    """(low - middle) / range, holes filled; middle and range (b, 1, 1, 1), of the readings. A flat map gives 0."""
-    top = torch.where(valid, low, -torch.inf).amax(dim=(1, 2, 3), keepdim=True)
-    bottom = torch.where(valid, low, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
-    some = top >= bottom
-    middle = torch.where(some, (top + bottom) / 2, 0)
-    span = torch.where(some, top - bottom, 0)
-    x = torch.where(valid, (low - middle) / torch.where(span > 0, span, 1), 0)
-    return fill(x, valid), middle, span
 
 
 def _bilinear(x: torch.Tensor, size: Size) -> torch.Tensor:

@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 from crispdepth.data.augmentation import Sensors
 from crispdepth.models.crisp import TINY_CONFIG, CrispConfig
+from crispdepth.models.ctkt import CtktConfig, DENetConfig
 from crispdepth.models.naima import SMALL_CONFIG as NAIMA_SMALL
 from crispdepth.models.naima import NaimaConfig
 from crispdepth.types import InputError
 
+ROLES = ("pixel", "soft", "image", "denet")  # who teaches whom in CTKT, see CtktRecipe
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 
 
@@ -82,6 +84,48 @@ class TokensRecipe(Recipe):
     network: NaimaConfig = field(default_factory=lambda: NAIMA_SMALL)
 
 
+@dataclass(frozen=True)
+class CtktRecipe(Recipe):
+    """DSRNet (``network``) learns beside DENet (``estimator``, which no weight above 0 needs: then DSRNet is alone).
+
+    The loss is the sum of six terms, each times its weight: ``resolution`` and ``estimation``, each network's error;
+    ``side``, that of their side outputs; ``output`` and ``affinity``, what they teach each other: depth, and which
+    places look alike; ``structure``, the structure prediction. ``output`` and ``affinity`` grow from 0 over the
+    share ``exchange_ramp`` of the steps. ``roles``: who teaches, the one that is right: at each ``pixel``; there, but
+    in proportion (``soft``); over the whole ``image``; or ``denet``, always DENet. (Were it always DSRNet, DSRNet would
+    learn nothing from it.) ``uncertainty``: the structure prediction trusts whichever network errs less.
+
+    The picture is exact: DENet learns nothing from one that is out of place.
+    """
+
+    sensors: Sensors = field(
+        default_factory=lambda: Sensors(
+            misaligned=0.0, soft_rgb=0.0, fattened=0.0, eight_bit=0.3, whole=0.9, scales=(2, 4, 4, 8, 8, 16, 16)
+        )
+    )
+    network: CtktConfig = field(default_factory=CtktConfig)
+    estimator: DENetConfig = field(default_factory=DENetConfig)
+    clip: float = 1.0
+    roles: str = "pixel"
+    uncertainty: bool = True
+    exchange_ramp: float = 0.1
+    resolution_weight: float = 1.0
+    estimation_weight: float = 1.0
+    side_weight: float = 0.1
+    output_weight: float = 0.1
+    affinity_weight: float = 0.1
+    structure_weight: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.roles not in ROLES:
+            raise InputError.unknown("roles", self.roles, ROLES)
+
+    @property
+    def joint(self) -> bool:
+        """Whether DENet is needed at all."""
+        return any([self.estimation_weight, self.output_weight, self.affinity_weight, self.structure_weight])
+
+
 def find(name: str) -> Recipe:
     """The recipe called ``name``. Raises InputError offering the nearest name."""
     if name not in RECIPES:
@@ -139,13 +183,13 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
-_GPU = CrispRecipe(
-    patches=((64, 160), (64, 160), (64, 160), (24, 256)),  # meant for one H200, where it is yet to be run
-    steps=15_000,
-    distinct=0,
-    learning_rate=1e-3,
-    precision="bf16-mixed",
-)
+_ON_GPU: dict[str, Any] = {
+    "patches": ((64, 160), (64, 160), (64, 160), (24, 256)),  # meant for one H200, where it is yet to be run
+    "steps": 15_000,
+    "distinct": 0,
+    "learning_rate": 1e-3,
+    "precision": "bf16-mixed",
+}
 
 NAIMA_SENSORS = Sensors(
     whole=1.0, kernels=0.0, rounded=0.0, inverse=0.0, blurred=0.0, noisy=0.0, holed=0.0, misaligned=0.0,
@@ -186,6 +230,8 @@ RECIPES: dict[str, Recipe] = {
         learning_rate=1e-3,
         root_square_weight=1.0,
     ),
-    "crisp-gpu": _GPU,
-    "crisp-tiny-gpu": dataclasses.replace(_GPU, network=TINY_CONFIG),
+    "crisp-gpu": CrispRecipe(**_ON_GPU),
+    "crisp-tiny-gpu": CrispRecipe(network=TINY_CONFIG, **_ON_GPU),
+    "ctkt": CtktRecipe(),
+    "ctkt-gpu": CtktRecipe(**_ON_GPU),
 }

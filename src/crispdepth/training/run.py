@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,8 +16,9 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
+from crispdepth.training.distilled import CtktTask
 from crispdepth.training.examples import Scenes, Source, Stream
-from crispdepth.training.recipes import CrispRecipe, NaimaRecipe, Recipe, TokensRecipe
+from crispdepth.training.recipes import CrispRecipe, CtktRecipe, NaimaRecipe, Recipe, TokensRecipe
 from crispdepth.training.supervised import CrispTask, NaimaTask
 from crispdepth.training.task import Task, save_weights, write_recipe
 from crispdepth.training.tokens import TokensTask
@@ -24,6 +26,7 @@ from crispdepth.types import InputError
 
 TASKS: dict[type[Recipe], Callable[..., Task]] = {
     CrispRecipe: CrispTask,
+    CtktRecipe: CtktTask,
     NaimaRecipe: NaimaTask,
     TokensRecipe: TokensTask,
 }
@@ -63,6 +66,17 @@ def train(
         loader = DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None)
         trainer.fit(task, loader, [0], ckpt_path=newest)
     return save_weights(task.network, folder)
+
+
+def last_validation(folder: Path) -> dict[str, str]:
+    """The figures of the last validation of the run in ``folder``, by name; empty when there was none."""
+    rows = [
+        row
+        for path in sorted(folder.glob("metrics/*/metrics.csv"))
+        for row in csv.DictReader(path.read_text().splitlines())
+    ]
+    validations = [row for row in rows if row.get("share_x8")]
+    return validations[-1] if validations else {}
 
 
 @contextmanager

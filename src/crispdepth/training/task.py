@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import lightning.pytorch as pl
 import torch
@@ -28,6 +28,7 @@ REPORTED = ("middlebury", "lu")
 VALIDATION_SEED = 1_800_000_000
 VALIDATION_SCENES, VALIDATION_SIZE = 12, (240, 320)
 
+Pairs: TypeAlias = tuple[tuple[Rgb, Depth], ...]  # pictures one by one: their sizes may differ
 Network = TypeVar("Network", bound=Model)
 
 
@@ -68,27 +69,37 @@ class Task(pl.LightningModule):
             for scale in self.scales:
                 share = _share_of_bicubic(self.network, samples, scale)
                 self.log(f"{name}_x{scale}", share, prog_bar=True, batch_size=1)
+        for name, value in self.further(batches["share"]).items():
+            self.log(name, value, prog_bar=True, batch_size=1)
         if self.trainer.is_global_zero and not self.trainer.sanity_checking:
             save_weights(self.network, self.folder)
             self.draw()
+
+    def further(self, pairs: Pairs) -> dict[str, float]:
+        """More figures on the validation scenes, by name, to be logged; none unless a subclass has some."""
+        return {}
 
     def draw(self) -> None:
         """The middle scale's results on three validation scenes, as a picture in ``folder``."""
         scale = self.scales[len(self.scales) // 2]
         panels: list[Panel] = []
         for rgb, depth in _validation_scenes(self.device)[:3]:
-            low, valid = downsample(depth, torch.ones_like(depth, dtype=torch.bool), scale)
-            made = sharpened(self.network, Sample(rgb=rgb, low=low, valid=valid)).float().cpu()[0, 0].numpy()
-            truth, small = depth.cpu()[0, 0].numpy(), low.cpu()[0, 0].numpy()
-            span = Range.of(truth, truth > 0)
-            wrong = Range(0, (span.high - span.low) / 10)
-            panels += [
-                rgb_panel(rgb.cpu()[0].permute(1, 2, 0).numpy()),
-                depth_panel(small, valid.cpu()[0, 0].numpy(), span, f"low, x{scale}"),
-                depth_panel(made, truth > 0, span, f"step {self.global_step}"),
-                error_panel(made, truth, truth > 0, wrong, "error"),
-            ]
+            panels += self.panels(rgb, depth, scale)
         self.write_picture(panels, columns=4)
+
+    def panels(self, rgb: Rgb, depth: Depth, scale: int) -> list[Panel]:
+        """What ``draw`` shows of one scene, in whole rows of four."""
+        low, valid = downsample(depth, torch.ones_like(depth, dtype=torch.bool), scale)
+        made = sharpened(self.network, Sample(rgb=rgb, low=low, valid=valid)).float().cpu()[0, 0].numpy()
+        truth, small = depth.cpu()[0, 0].numpy(), low.cpu()[0, 0].numpy()
+        span = Range.of(truth, truth > 0)
+        wrong = Range(0, (span.high - span.low) / 10)
+        return [
+            rgb_panel(rgb.cpu()[0].permute(1, 2, 0).numpy()),
+            depth_panel(small, valid.cpu()[0, 0].numpy(), span, f"low, x{scale}"),
+            depth_panel(made, truth > 0, span, f"step {self.global_step}"),
+            error_panel(made, truth, truth > 0, wrong, "error"),
+        ]
 
     def write_picture(self, panels: list[Panel], columns: int, name: str = "step") -> None:
         """``pictures/NAME-STEP.png`` in ``folder``."""
@@ -134,9 +145,6 @@ def save_weights(network: Any, folder: Path) -> Path:
 def write_recipe(recipe: Recipe, folder: Path) -> None:
     """``recipe.json``: what made these weights."""
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n")
-
-
-Pairs = tuple[tuple[Rgb, Depth], ...]  # pictures one by one: their sizes may differ
 
 
 @lru_cache(maxsize=2)

@@ -1,0 +1,411 @@
+"""CTKT: the cascade, who teaches whom and who feels it, what is saved, and that it learns."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import test_contract
+import torch
+from safetensors.torch import load_file
+
+from crispdepth.data.augmentation import EASY, sensed
+from crispdepth.data.scenes import scenes
+from crispdepth.data.textures import Dice
+from crispdepth.losses import root_square
+from crispdepth.models.catalog import CATALOG, Entry, load
+from crispdepth.models.classical import Bicubic
+from crispdepth.models.ctkt import Ctkt, CtktConfig, DENet, DENetConfig, cascade
+from crispdepth.training import task
+from crispdepth.training.distilled import (
+    CtktTask,
+    affinity,
+    balanced,
+    between,
+    error,
+    exchange,
+    structure,
+    trust,
+    who_learns,
+)
+from crispdepth.training.examples import Batch, Scenes, example
+from crispdepth.training.recipes import ROLES, CtktRecipe, changed, find
+from crispdepth.training.run import train
+from crispdepth.types import InputError, Sample
+
+SMALL = CtktConfig(stages=2, entry=1, low_width=8, high_width=8)
+RECIPE = CtktRecipe(
+    network=SMALL,
+    estimator=DENetConfig(widths=(8, 8), blocks=(1, 1), common=8),
+    patches=((2, 48),),
+    steps=4,
+    ramp=1,
+    distinct=2,
+    learning_rate=1e-3,
+    warmup=1,
+    validate_every=4,
+    checkpoint_every=2,
+)
+ALONE = ["estimation_weight=0", "output_weight=0", "affinity_weight=0", "structure_weight=0"]
+
+
+def shuffled() -> Ctkt:
+    """A network whose last layers are not zero, so that everything matters."""
+    torch.manual_seed(0)
+    network = Ctkt(SMALL).eval()
+    for part in (network.x2, network.x4):
+        torch.nn.init.normal_(part.leave.weight, std=0.001)
+    return network
+
+
+def contract() -> list[Any]:
+    """Every check of the contract, once for each of its own parameters."""
+    found = []
+    for name, check in vars(test_contract).items():
+        if not name.startswith("test_"):
+            continue
+        own = [mark.args for mark in getattr(check, "pytestmark", []) if mark.args[0] != "name"]
+        for values in [(own[0][0], value) for value in own[0][1]] if own else [("", None)]:
+            found.append(pytest.param(check, dict([values] if own else []), id=f"{name}-{values[1]}"))
+    return found
+
+
+@pytest.mark.parametrize(("check", "values"), contract())
+def test_the_contract_holds_whatever_the_weights(
+    check: Callable[..., None], values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CATALOG, "ctkt", Entry(build=shuffled, task="low depth alone", source="Sun et al. 2021"))
+    assert "name" in inspect.signature(check).parameters
+    check("ctkt", **values)
+
+
+@pytest.mark.parametrize(
+    ("scale", "factors"),
+    [
+        (1, ()),
+        (1.1, ()),
+        (1.5, (2,)),
+        (2, (2,)),
+        (2.2, (2,)),
+        (3, (4,)),
+        (4, (4,)),
+        (6, (2, 4)),
+        (8, (2, 4)),
+        (16, (4, 4)),
+        (32, (2, 4, 4)),
+    ],
+)
+def test_a_scale_is_reached_by_factors_of_2_and_4(scale: float, factors: tuple[int, ...]) -> None:
+    assert cascade((120, 160), (round(120 * scale), round(160 * scale))) == factors
+
+
+def test_a_map_that_is_a_pixel_short_needs_no_larger_cascade() -> None:
+    assert cascade((8, 22), (33, 90)) == (4,)
+    assert cascade((480, 640), (240, 320)) == ()
+
+
+def test_an_untrained_network_enlarges_smoothly(scene: Sample) -> None:
+    assert scene.depth is not None
+    low = torch.nn.functional.avg_pool2d(scene.depth, 4)
+    valid = torch.ones_like(low, dtype=torch.bool)
+    plain = Bicubic()(low, valid, (96, 128))
+    torch.testing.assert_close(Ctkt(SMALL)(low, valid, (96, 128)), plain, rtol=1e-4, atol=1e-4)
+
+
+def test_no_edge_of_a_map_is_moved_by_half_a_pixel() -> None:
+    # A constant slope on both axes: features built on shifted grids could not keep a mirrored map mirrored.
+    network = shuffled()
+    low = torch.rand(1, 1, 6, 10)
+    valid = torch.ones_like(low, dtype=torch.bool)
+    for part in (network.x2, network.x4):
+        for layer in part.modules():
+            if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+                layer.weight.data = (layer.weight.data + layer.weight.data.flip(-1)) / 2
+    torch.testing.assert_close(network(low.flip(-1), valid, (48, 80)).flip(-1), network(low, valid, (48, 80)))
+
+
+def test_all_networks_of_the_cascade_are_small() -> None:
+    assert sum(p.numel() for p in Ctkt().parameters()) <= 4e6
+
+
+def test_depth_from_colours_has_the_pictures_size_whatever_it_is() -> None:
+    network = DENet(DENetConfig(widths=(8, 8, 8), blocks=(0, 1, 0), common=8))
+    for size in ((48, 64), (47, 61)):
+        rgb = torch.rand(2, 3, *size)
+        made = network(rgb, torch.zeros(2, 1, 1, 1, dtype=torch.bool))
+        assert made.depth.shape == (2, 1, *size)
+        assert {f.shape for f in made.stages} == {(2, 8, (size[0] + 1) // 2, (size[1] + 1) // 2)}
+        turned = network(rgb, torch.tensor([True, False])[:, None, None, None]).depth
+        assert not torch.allclose(turned[0], made.depth[0])
+        torch.testing.assert_close(turned[1], made.depth[1])
+
+
+# Who teaches whom
+
+
+def predictions() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Two predictions (2, 1, 8, 8) that ask for gradients, and the target."""
+    generator = torch.Generator().manual_seed(4)
+    sr, de, target = (torch.rand(2, 1, 8, 8, generator=generator) for _ in range(3))
+    return sr.requires_grad_(), de.requires_grad_(), target
+
+
+def learning(sr: torch.Tensor, de: torch.Tensor, target: torch.Tensor, roles: str) -> torch.Tensor:
+    return who_learns(error(sr, target), error(de, target), roles)
+
+
+def gradients(sr: torch.Tensor, de: torch.Tensor, target: torch.Tensor, roles: str) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(exchange(sr, de, learning(sr, de, target, roles)), [sr, de]))
+
+
+@pytest.mark.parametrize("roles", ["pixel", "image", "denet"])
+def test_no_gradient_reaches_the_teacher_at_any_pixel(roles: str) -> None:
+    sr, de, target = predictions()
+    learns = learning(sr, de, target, roles).expand_as(sr).bool()
+    to_sr, to_de = gradients(sr, de, target, roles)
+    assert (to_sr[learns] != 0).all()
+    assert (to_de[learns] == 0).all()
+    assert (to_sr[~learns] == 0).all()
+    assert (to_de[~learns] != 0).all()
+
+
+@pytest.mark.parametrize("roles", ROLES)
+def test_each_network_learns_by_its_share_and_both_shares_are_the_whole(roles: str) -> None:
+    sr, de, target = predictions()
+    learns = learning(sr, de, target, roles)
+    assert not learns.requires_grad
+    assert float(learns.min()) >= 0
+    assert float(learns.max()) <= 1
+    to_sr, to_de = gradients(sr, de, target, roles)
+    # With w_sr + w_de = 1, what both feel adds up to one gradient of the mean difference at every pixel.
+    torch.testing.assert_close(to_sr.abs() + to_de.abs(), torch.full_like(sr, 1 / sr.numel()))
+    torch.testing.assert_close(to_sr.abs() * sr.numel(), learns.expand_as(sr))
+
+
+@pytest.mark.parametrize("roles", ["pixel", "soft", "image"])
+def test_swapping_the_networks_swaps_the_gradients(roles: str) -> None:
+    sr, de, target = predictions()
+    to_sr, to_de = gradients(sr, de, target, roles)
+    swapped_sr, swapped_de = gradients(de.detach().requires_grad_(), sr.detach().requires_grad_(), target, roles)
+    torch.testing.assert_close(swapped_sr, to_de)
+    torch.testing.assert_close(swapped_de, to_sr)
+
+
+@pytest.mark.parametrize("roles", ROLES)
+def test_nothing_is_left_to_teach_when_both_agree(roles: str) -> None:
+    sr, _, target = predictions()
+    assert float(exchange(sr, sr.clone(), learning(sr, sr, target, roles)).detach()) == 0
+    features = torch.rand(2, 4, 32, 32)
+    pairs = between(error(sr, target))
+    assert float(exchange(affinity(features), affinity(3 * features), who_learns(pairs, pairs, roles))) < 1e-6
+
+
+def test_the_one_that_is_right_teaches() -> None:
+    target = torch.zeros(2, 1, 1, 4)
+    sr = torch.tensor([[0.1, 0.1, 0.1, 0.9], [0.1, 0.1, 0.1, 0.1]])[:, None, None]
+    de = torch.tensor([[0.2, 0.2, 0.2, 0.0], [0.2, 0.2, 0.2, 0.0]])[:, None, None]
+    assert learning(sr, de, target, "pixel").flatten(1).tolist() == [[0, 0, 0, 1]] * 2
+    assert learning(sr, de, target, "image").flatten().tolist() == [1, 0]
+    soft = learning(sr, de, target, "soft").flatten(1)
+    assert float(soft[0, 3]) > 0.99
+    assert float(soft[0, 0]) < 0.01
+
+
+def test_affinity_compares_places_not_strengths() -> None:
+    features = torch.zeros(1, 2, 16, 16)
+    features[:, 0, :, :8], features[:, 1, :, 8:] = 5.0, 0.1
+    alike = affinity(features).view(16, 16, 16, 16)
+    assert float(alike[3, 2, 9, 5]) == pytest.approx(1)
+    assert float(alike[3, 2, 3, 12]) == pytest.approx(0)
+
+
+def test_of_two_places_the_teacher_is_who_errs_less_over_both() -> None:
+    sr_off, de_off = torch.full((1, 1, 32, 32), 0.2), torch.full((1, 1, 32, 32), 0.3)
+    de_off[..., :16] = 0.0
+    learns = who_learns(between(sr_off), between(de_off), "pixel").view(16, 16, 16, 16)
+    assert float(learns[3, 2, 9, 5]) == 1
+    assert float(learns[3, 2, 9, 12]) == 1
+    assert float(learns[3, 12, 9, 12]) == 0
+
+
+# Structure
+
+
+def test_structure_is_where_depth_jumps_in_any_unit() -> None:
+    depth = torch.ones(1, 1, 12, 12)
+    assert (structure(depth) == 0).all()
+    depth[..., 6:] = 3.0
+    found = structure(depth)
+    assert (found[..., 5:7] > 0.85).all()
+    assert (found[..., :5] == 0).all()
+    torch.testing.assert_close(structure(1000 * depth), found)
+
+
+def test_the_fusion_trusts_the_network_that_errs_less() -> None:
+    sr, de, target = predictions()
+    sr_off, de_off = error(sr, target), error(de, target)
+    share = trust(sr_off, de_off)
+    assert not share.requires_grad
+    a, b = (off / off.mean(dim=(1, 2, 3), keepdim=True) for off in (sr_off, de_off))
+    torch.testing.assert_close(share, (-a).exp() / ((-a).exp() + (-b).exp()))
+    torch.testing.assert_close(trust(de_off, sr_off), 1 - share)
+
+
+def test_structure_that_is_rare_weighs_as_much_as_the_rest() -> None:
+    target = torch.zeros(1, 1, 10, 10)
+    target[..., 0] = 1
+    everywhere, nowhere = torch.full_like(target, 9.0), torch.full_like(target, -9.0)
+    assert float(balanced(everywhere, target)) == pytest.approx(float(balanced(nowhere, target)), rel=1e-3)
+    right = torch.where(target > 0, 9.0, -9.0)
+    assert float(balanced(right, target)) < 0.01 * float(balanced(nowhere, target))
+
+
+# Training
+
+
+@pytest.fixture(autouse=True)
+def _small_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task, "VALIDATION_SCENES", 1)
+    monkeypatch.setattr(task, "VALIDATION_SIZE", (96, 128))
+    task._validation_scenes.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    return example(RECIPE, 1, "cpu", Scenes())
+
+
+def task_of(words: list[str], folder: Path) -> CtktTask:
+    torch.manual_seed(0)
+    return CtktTask(changed(RECIPE, words), folder)
+
+
+def feels(module: torch.nn.Module, value: torch.Tensor) -> bool:
+    found = torch.autograd.grad(value, list(module.parameters()), retain_graph=True, allow_unused=True)
+    return any(g is not None and bool((g != 0).any()) for g in found)
+
+
+def test_every_term_reaches_the_networks_it_is_about(batch: Batch, tmp_path: Path) -> None:
+    made = task_of([], tmp_path)
+    for layer in [*made.sides.modules(), made.network.x2.leave, made.network.x4.leave]:
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.normal_(layer.weight, std=0.01)  # zero at the start, which lets nothing through
+    values = made.terms(batch)
+    reached = {
+        name: (feels(made.network, v), feels(made.estimator, v)) for name, v in values.items() if v.requires_grad
+    }
+    assert reached == {
+        "resolution": (True, False),
+        "estimation": (False, True),
+        "side": (True, True),
+        "output": (True, True),
+        "affinity": (True, True),
+        "structure": (True, True),
+    }
+    assert 0 <= float(values["denet_teaches"]) <= 1
+
+
+def test_a_term_without_weight_is_not_computed_nor_a_network_without_use(batch: Batch, tmp_path: Path) -> None:
+    assert set(task_of(ALONE, tmp_path).terms(batch)) == {"resolution", "side"}
+    assert not hasattr(task_of(ALONE, tmp_path), "estimator")
+    for word in ("output", "affinity", "structure"):
+        assert word not in task_of([f"{word}_weight=0"], tmp_path).terms(batch)
+
+
+def test_both_begin_alike_with_and_without_the_other(tmp_path: Path) -> None:
+    alone, joint = task_of(ALONE, tmp_path).network, task_of([], tmp_path).network
+    assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), joint.parameters(), strict=True))
+
+
+def test_where_the_truth_has_holes_nothing_is_learnt(batch: Batch, tmp_path: Path) -> None:
+    holed = {**batch, "known": torch.zeros_like(batch["known"])}
+    values = task_of([], tmp_path).terms(holed)
+    for name in ("resolution", "estimation", "side", "output"):
+        assert float(values[name].detach()) == 0
+
+
+def test_the_released_file_holds_the_test_network_and_nothing_else(tmp_path: Path) -> None:
+    weights = load_file(train(RECIPE, tmp_path, accelerator="cpu", workers=0))
+    assert weights.keys() == Ctkt(SMALL).state_dict().keys()
+    assert {key.split(".")[0] for key in weights} == {"x2", "x4"}
+    model = load(str(tmp_path / "weights.safetensors"))
+    assert isinstance(model, Ctkt)
+    assert model.inputs == ("low",)
+    assert list((tmp_path / "pictures").glob("step-*.png"))
+    header, *rows = (next((tmp_path / "metrics").glob("*/metrics.csv"))).read_text().splitlines()
+    assert {"share_x2", "share_x16", "estimation_share"} <= set(header.split(","))
+    assert rows
+
+
+def test_saved_weights_come_back_and_foreign_ones_are_refused(tmp_path: Path) -> None:
+    network = shuffled()
+    network.save(tmp_path / "x.safetensors")
+    again = Ctkt.from_file(tmp_path / "x.safetensors").eval()
+    assert again.config == network.config
+    low = torch.rand(1, 1, 6, 8) + 1
+    valid = torch.ones_like(low, dtype=torch.bool)
+    torch.testing.assert_close(again(low, valid, (48, 64)), network(low, valid, (48, 64)), rtol=2e-3, atol=2e-3)
+    load("crisp").save(tmp_path / "crisp.safetensors")  # type: ignore[operator]
+    with pytest.raises(InputError, match="no weights of Ctkt"):
+        Ctkt.from_file(tmp_path / "crisp.safetensors")
+
+
+def test_a_mistaken_recipe_is_refused_with_its_cure(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="did you mean pixel"):
+        changed(find("ctkt"), ["roles=pixels"])
+    with pytest.raises(InputError, match=r"estimator\.widths"):
+        task_of(["network.stages=3"], tmp_path)
+
+
+def test_an_example_says_whether_its_depth_counts_disparity(scene: Sample) -> None:
+    assert scene.depth is not None
+    both = dataclasses.replace(
+        scene, **{name: getattr(scene, name).expand(8, -1, -1, -1) for name in ("rgb", "depth", "depth_valid")}
+    )
+    seen = sensed(both, Dice(1, "cpu"), dataclasses.replace(EASY, inverse=0.5), (4, 4))
+    assert seen.inverse is not None
+    assert seen.depth is not None
+    assert 0 < int(seen.inverse.sum()) < 8
+    nearest = seen.depth.flatten(1).mean(1)
+    ordinary = nearest[~seen.inverse.flatten()]
+    torch.testing.assert_close(ordinary, ordinary[:1].expand_as(ordinary))
+    assert (nearest[seen.inverse.flatten()] != ordinary[0]).all()
+
+
+def test_scales_come_from_the_recipe_and_8_bit_maps_hold_whole_levels(scene: Sample) -> None:
+    plain = dataclasses.replace(EASY, eight_bit=1, scales=(2, 4), rounded=0)
+    sizes = set()
+    for seed in range(6):
+        low = sensed(scene, Dice(seed, "cpu"), plain, (1.5, 16)).low
+        assert low is not None
+        sizes.add(low.shape[-1])
+        values = low.unique()
+        step = float((values[1:] - values[:-1]).min())
+        assert 1 / 256 < step < 1 / 59
+        torch.testing.assert_close((low / step).round() * step, low, rtol=0, atol=0.05 * step)
+    assert sizes == {32, 64}
+
+
+def test_it_learns_a_few_maps_by_heart() -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+    sample = sensed(scenes(2, 48, 48, seed=3), Dice(3, "cpu"), EASY, (4, 4))
+    low, valid, depth = sample.low, sample.valid, sample.depth
+    assert low is not None
+    assert valid is not None
+    assert depth is not None
+    low, valid, depth = (x.clone() for x in (low, valid, depth))
+    network = Ctkt(CtktConfig(stages=2, entry=1, low_width=16, high_width=8))
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
+    plain = root_square(Bicubic()(low, valid, (48, 48)), depth).mean()
+    for _ in range(150):
+        loss = root_square(network(low, valid, (48, 48)), depth).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+    assert float(loss.detach()) < 0.4 * float(plain)
