@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
-from crispdepth.geometry import fill
+from crispdepth.geometry import normalised, restored
 from crispdepth.layers.attention import ATTENTIONS
 from crispdepth.layers.blocks import KERNELS, BackProjection
+from crispdepth.models import saved
 from crispdepth.models.naima_released import refuse, renamed, unwrapped
 from crispdepth.types import Depth, InputError, Mask, Model, Rgb, Size
 
@@ -437,7 +437,8 @@ class Naima(Model):
         to it first; sides that do not divide are padded with the border's own values and cut off again.
         """
         size = (rgb.shape[-2], rgb.shape[-1])
-        x, bottom, span = _unit_range(low, valid)
+        x, middle, span = normalised(low, valid)
+        x = x + 0.5  # 0..1, as the released code has it
         padded = F.pad((rgb - self.mean) / self.deviation, self._border(size), mode="replicate")
         enlarged = _bicubic(x, size)
         small = self._at_scale(x, enlarged)
@@ -445,8 +446,7 @@ class Naima(Model):
             ratio = math.sqrt(size[0] / x.shape[-2] * size[1] / x.shape[-1])
             small = torch.cat([small, torch.full_like(small, math.log2(ratio / self.config.scale))], dim=1)
         residual = self._in_tiles(padded, small)[..., : size[0], : size[1]]
-        some = valid.any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
-        return torch.where(some, (enlarged + residual) * span + bottom, 0)
+        return restored(enlarged + residual - 0.5, valid, middle, span)
 
     def _in_tiles(self, rgb: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
         """``residual`` of overlapping squares, blended linearly; of the whole where it is small enough."""
@@ -489,23 +489,11 @@ class Naima(Model):
 
         Raises InputError when the file is missing or not one of ours.
         """
-        if not path.is_file():
-            raise InputError(f"{path} does not exist: the weights are missing")
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                config = json.loads((file.metadata() or {})["config"])
-                tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-            model = cls(NaimaConfig(**{**fields, **switches}))
-            model.load_state_dict(tensors)
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{path} holds no weights of Naima ({error}): save them with Naima.save") from error
-        return model
+        return saved.read(path, "Naima", lambda fields: cls(NaimaConfig(**{**fields, **switches})))
 
     def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
         """Weights and the config, as safetensors."""
-        tensors = {k: v.detach().to(dtype).contiguous().cpu() for k, v in self.state_dict().items()}
-        save_file(tensors, path, metadata={"model": "naima", "config": json.dumps(asdict(self.config))})
+        saved.write(self, path, "naima", self.config, dtype)
 
 
 def released_scale(state_dict: Mapping[str, Any]) -> int:
@@ -590,16 +578,6 @@ def _two_conv1(channels: int, narrow: int, width: int) -> nn.Sequential:
 
 def _bicubic(x: torch.Tensor, size: Size) -> torch.Tensor:
     return F.interpolate(x, size, mode="bicubic", align_corners=False)
-
-
-def _unit_range(low: Depth, valid: Mask) -> tuple[Depth, torch.Tensor, torch.Tensor]:
-    """(low - smallest) / range, holes filled; smallest and range (b, 1, 1, 1), of the readings. A flat map gives 0."""
-    top = torch.where(valid, low, -torch.inf).amax(dim=(1, 2, 3), keepdim=True)
-    bottom = torch.where(valid, low, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
-    some = top >= bottom
-    bottom, span = torch.where(some, bottom, 0), torch.where(some, top - bottom, 0)
-    x = torch.where(valid, (low - bottom) / torch.where(span > 0, span, 1), 0)
-    return fill(x, valid), bottom, span
 
 
 def _spectrum(x: torch.Tensor) -> torch.Tensor:

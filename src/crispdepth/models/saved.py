@@ -1,4 +1,4 @@
-"""Weights in files: half precision, the network's shape in the header, read strictly."""
+"""Weights in files, the network's shape in the header, read strictly."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read(path: Path, name: str, build: Callable[[dict[str, Any]], Network]) -> N
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def write(network: nn.Module, path: Path, word: str, config: Any) -> None:
-    """``network``'s weights in half precision; ``word`` says in the header which model it is (catalog.SAVED)."""
-    tensors = {k: v.detach().half().contiguous().cpu() for k, v in network.state_dict().items()}
+def write(network: nn.Module, path: Path, word: str, config: Any, dtype: torch.dtype = torch.float16) -> None:
+    """``network``'s weights as ``dtype``; ``word`` says in the header which model it is (catalog.SAVED)."""
+    tensors = {k: v.detach().to(dtype).contiguous().cpu() for k, v in network.state_dict().items()}
     save_file(tensors, path, metadata={"model": word, "config": json.dumps(asdict(config))})

@@ -13,6 +13,7 @@ from torch import nn
 from crispdepth.degradation import downsample
 from crispdepth.geometry import enlarge, normalised, restored
 from crispdepth.losses import absolute
+from crispdepth.models.classical import Bicubic
 from crispdepth.models.ctkt import Ctkt, DENet
 from crispdepth.picture import Panel, Range, colours, depth_panel, error_panel
 from crispdepth.training.examples import Batch, Source
@@ -24,6 +25,8 @@ SOFTNESS = 0.02  # of the depth's range: the difference of errors at which soft 
 AFFINITY_SIDE = 16  # places along each side whose likeness is compared
 EDGE = 0.05  # of the depth's range a pixel: the slope that counts as half an edge
 HIDDEN = 16  # channels of the structure prediction
+TYPICAL = 0.03  # of the depth's range: bicubic's mean error over all examples
+EASIEST = 0.003  # what bicubic gets wrong by less than this hardly counts
 TERMS = ("resolution", "estimation", "side", "output", "affinity", "structure")
 EXCHANGED = ("output", "affinity")  # grow from 0: at first both networks have little to teach
 
@@ -162,8 +165,9 @@ class CtktTask(Task):
         recipe, target, known = self.recipe, batch["depth"], batch["known"]
         size = (target.shape[-2], target.shape[-1])
         sr = _where_known(self.resolved(batch["low"], batch["valid"], size), target, known)
-        values = {"resolution": absolute(sr.depth, target).mean()}
-        values["side"] = _mean(absolute(side, target).mean() for side in sr.sides)
+        weight = self.difficulty(batch, size)
+        values = {"resolution": (absolute(sr.depth, target) * weight).mean()}
+        values["side"] = _mean((absolute(side, target) * weight).mean() for side in sr.sides)
         if not recipe.joint:
             return values
         de = _where_known(self.estimated(batch["rgb"], batch["inverse"]), target, known)
@@ -184,6 +188,14 @@ class CtktTask(Task):
             half = (logits.shape[-2], logits.shape[-1])
             values["structure"] = balanced(logits, F.interpolate(structure(target), half, mode="area"))
         return values
+
+    def difficulty(self, batch: Batch, size: Size) -> torch.Tensor:
+        """A weight for each image, (b,): TYPICAL over bicubic's error, so that no image outweighs the others."""
+        if not self.recipe.relative:
+            return torch.ones(len(batch["low"]), device=self.device)
+        plain = Bicubic()(batch["low"], batch["valid"], size)
+        plain = torch.where(batch["known"], plain, batch["depth"])
+        return TYPICAL / (absolute(plain, batch["depth"]) + EASIEST)
 
     def resolved(self, low: Depth, valid: Mask, size: Size) -> Outputs:
         """DSRNet's answer, in the unit of ``low``; a side output is added to the last network's bicubic enlargement."""

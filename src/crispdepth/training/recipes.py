@@ -95,6 +95,8 @@ class CtktRecipe(Recipe):
     in proportion (``soft``); over the whole ``image``; or ``denet``, always DENet. (Were it always DSRNet, DSRNet would
     learn nothing from it.) ``uncertainty``: the structure prediction trusts whichever network errs less.
 
+    ``relative``: DSRNet's errors count as shares of bicubic's, image by image.
+
     The picture is exact: DENet learns nothing from one that is out of place.
     """
 
@@ -106,6 +108,7 @@ class CtktRecipe(Recipe):
     network: CtktConfig = field(default_factory=CtktConfig)
     estimator: DENetConfig = field(default_factory=DENetConfig)
     clip: float = 1.0
+    relative: bool = True
     roles: str = "pixel"
     uncertainty: bool = True
     exchange_ramp: float = 0.1
