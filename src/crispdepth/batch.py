@@ -15,8 +15,10 @@ from crispdepth.confidence import trusted
 from crispdepth.data.folder import by_stem, files_in
 from crispdepth.geometry import resize_rgb
 from crispdepth.inference import predict
+from crispdepth.intrinsics import read_extrinsics, read_intrinsics
 from crispdepth.job import Job, Settings, check
 from crispdepth.outputs import Work, outputs_of, write_all
+from crispdepth.reprojection import reproject, size_seen
 from crispdepth.types import InputError, Model, Size
 
 
@@ -31,6 +33,10 @@ def run(job: Job, model: Model, settings: Settings) -> list[str]:
     rgb = None if job.rgb is None else io.read_rgb(job.rgb)
     if rgb is not None and job.rgb is not None:
         lines.append(f"rgb      {job.rgb.name}: {rgb.shape[1]}x{rgb.shape[0]}")
+        if settings.depth_intrinsics is not None:
+            low, line = _in_colour_camera(low, settings, rgb.shape[:2])
+            lines.append(line)
+            height, width = low.depth.shape
     size = settings.size
     if settings.scale is not None:
         size = (round(height * settings.scale), round(width * settings.scale))
@@ -60,6 +66,24 @@ def _read_low(job: Job, settings: Settings) -> tuple[io.DepthFile, list[str]]:
     lost = 1 - valid.sum() / low.valid.sum()
     lines.append(f"trusted  {job.confidence.name}: {lost:.1%} of the readings are below --min-confidence: holes")
     return replace(low, depth=np.where(valid, low.depth, np.float32(0)), valid=valid), lines
+
+
+def _in_colour_camera(low: io.DepthFile, settings: Settings, rgb_size: Size) -> tuple[io.DepthFile, str]:
+    """The low map as the colour camera sees it, near its own resolution, and what to say of it."""
+    assert settings.depth_intrinsics is not None
+    assert settings.intrinsics is not None
+    if low.depth_unit != "m":
+        raise InputError(f"--depth-intrinsics needs depth in metres, and this is {low.depth_unit}: give its --unit")
+    camera = read_intrinsics(settings.depth_intrinsics).camera(low.depth.shape)
+    colour = read_intrinsics(settings.intrinsics).camera(rgb_size)
+    target = colour.resized(size_seen(camera, colour))
+    move = np.eye(4) if settings.extrinsics is None else read_extrinsics(settings.extrinsics)
+    before, seen = torch.from_numpy(low.depth)[None, None], torch.from_numpy(low.valid)[None, None]
+    depth, valid = (part[0, 0].numpy() for part in reproject(before, seen, camera, target, move))
+    if not valid.any():
+        raise InputError("nothing of the depth is in the picture's view: check --extrinsics and both intrinsics")
+    sizes = f"{camera.width}x{camera.height} of the depth camera to {target.width}x{target.height} of the picture's"
+    return replace(low, depth=depth, valid=valid), f"moved    {sizes}, holes {1 - valid.mean():.1%}"
 
 
 def _at_size(rgb: np.ndarray, size: Size) -> np.ndarray:

@@ -84,7 +84,14 @@ def predict(
     picture: Annotated[Path | None, typer.Option(help="Draw a comparison into this .png or .jpg")] = None,
     points: Annotated[Path | None, typer.Option(help="Write a point cloud into this .ply")] = None,
     intrinsics: Annotated[
-        str | None, typer.Option(help="fx,fy,cx,cy in pixels of --rgb, or a .json with these")
+        str | None,
+        typer.Option("--intrinsics", "--rgb-intrinsics", help="fx,fy,cx,cy in pixels of --rgb, or a file with these"),
+    ] = None,
+    depth_intrinsics: Annotated[
+        str | None, typer.Option(help="Those of --low, when another camera took it: it is brought into --rgb's")
+    ] = None,
+    extrinsics: Annotated[
+        str | None, typer.Option(help="From the depth camera to the colour camera: R|t in metres, 4x4; .json .txt")
     ] = None,
     fov: Annotated[float, typer.Option(help="Degrees across the longer side, without --intrinsics")] = 60.0,
     truth: Annotated[Path | None, typer.Option(help="True depth to compare with (same unit)")] = None,
@@ -122,6 +129,8 @@ def predict(
         nan_holes=nan_holes,
         min_confidence=min_confidence,
         max_hole_px=max_hole_px,
+        depth_intrinsics=depth_intrinsics,
+        extrinsics=extrinsics,
     )
     job = batch.Job(Path(low), out, _path(rgb), picture, points, truth, _path(confidence), out_confidence)
     if model is None:

@@ -51,7 +51,8 @@ class Settings:
     """What is the same for every job.
 
     ``size`` is (height, width); ``intrinsics`` as ``read_intrinsics``; ``min_confidence`` as in ``predict``;
-    ``max_hole_px``: holes wider than this stay holes, ``keep_holes``: all of them.
+    ``max_hole_px``: holes wider than this stay holes, ``keep_holes``: all of them. ``depth_intrinsics``: of the camera
+    that took the depth; ``extrinsics`` (as ``read_extrinsics``; None: the same place) lead to that of ``intrinsics``.
     """
 
     unit: str | None = None
@@ -64,6 +65,8 @@ class Settings:
     nan_holes: bool = False
     min_confidence: float | None = None
     max_hole_px: int | None = None
+    depth_intrinsics: str | None = None
+    extrinsics: str | None = None
 
 
 def check(job: Job, settings: Settings) -> None:
@@ -78,7 +81,11 @@ def check(job: Job, settings: Settings) -> None:
         raise InputError(f"--scale {settings.scale:g} is out of range: 1 to 64")
     if not 1 <= settings.fov_deg <= 170:
         raise InputError(f"--fov {settings.fov_deg:g} is out of range: 1 to 170 degrees")
-    if settings.intrinsics is not None and job.points is None:
+    if settings.depth_intrinsics is None and settings.extrinsics is not None:
+        raise InputError("--extrinsics lead from the depth's camera to the picture's: add --depth-intrinsics")
+    if settings.depth_intrinsics is not None and (job.rgb is None or settings.intrinsics is None):
+        raise InputError("--depth-intrinsics needs the picture's camera too: add --rgb and --rgb-intrinsics")
+    if settings.intrinsics is not None and settings.depth_intrinsics is None and job.points is None:
         raise InputError("--intrinsics is for the point cloud: add --points cloud.ply, or leave it out")
     if settings.min_confidence is not None and job.confidence is None:
         raise InputError("--min-confidence is for a sensor's own confidence: add --confidence")

@@ -172,19 +172,13 @@ def _busiest(result: Prediction, side: int = 320) -> tuple[int, int, int, int]:
 
 
 def _camera(work: Work) -> tuple[Camera, str]:
-    height, width = size = work.result.depth.shape
+    size = work.result.depth.shape
     text = work.settings.intrinsics
     if text is None:
         camera = Camera.from_fov(work.settings.fov_deg, size)
         note = f"a {work.settings.fov_deg:g}° field of view is assumed, so shapes may be stretched: --intrinsics"
         return camera, note
-    k = read_intrinsics(text)
-    camera = Camera(k.fx, k.fy, k.cx, k.cy, k.width or work.rgb_size[1], k.height or work.rgb_size[0])
-    if abs(np.log(camera.width / camera.height * height / width)) > 0.02:
-        raise InputError(
-            f"intrinsics are for {camera.width}x{camera.height}, the result is {width}x{height}: another shape"
-        )
-    return camera.resized(size), "with the intrinsics given"
+    return read_intrinsics(text).camera(work.rgb_size).resized(size), "with the intrinsics given"
 
 
 def _cloud(work: Work) -> tuple[tuple[np.ndarray, np.ndarray | None], str]:
