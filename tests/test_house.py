@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "crispdepth"
 FLOORS = (
     ("types",),
     ("geometry", "picture", "units", "atomic", "formats.raw", "formats.ply"),
-    ("intrinsics", "confidence", "reprojection", "formats.png_tiff", "formats.exr", "formats.numpy_pfm"),
+    ("intrinsics", "confidence", "reprojection", "shift", "formats.png_tiff", "formats.exr", "formats.numpy_pfm"),
     ("degradation", "metrics", "losses", "io"),
     ("models.classical", "models.crisp", "job"),
     ("models.catalog", "data.folder", "data.raycast", "data.textures"),

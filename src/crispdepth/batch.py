@@ -40,7 +40,11 @@ def run(job: Job, model: Model, settings: Settings) -> list[str]:
     size = settings.size
     if settings.scale is not None:
         size = (round(height * settings.scale), round(width * settings.scale))
-    result = predict(model, low=low.depth, rgb=rgb, valid=low.valid, unit=low.depth_unit, size=size)
+    result = predict(
+        model, low=low.depth, rgb=rgb, valid=low.valid, unit=low.depth_unit, size=size, align=settings.align
+    )
+    if settings.align is not None:
+        lines.append(_align_line(result.shift_px))
     rgb_size = result.depth.shape if rgb is None else rgb.shape[:2]
     at_size = None if rgb is None else _at_size(rgb, result.depth.shape)
     outputs, notes = outputs_of(Work(job, settings, low, at_size, rgb_size, result))
@@ -84,6 +88,17 @@ def _in_colour_camera(low: io.DepthFile, settings: Settings, rgb_size: Size) -> 
         raise InputError("nothing of the depth is in the picture's view: check --extrinsics and both intrinsics")
     sizes = f"{camera.width}x{camera.height} of the depth camera to {target.width}x{target.height} of the picture's"
     return replace(low, depth=depth, valid=valid), f"moved    {sizes}, holes {1 - valid.mean():.1%}"
+
+
+def _align_line(shift: tuple[int, int]) -> str:
+    words = [
+        f"{abs(px)} px {way}"
+        for px, way in zip(shift, ("right" if shift[0] > 0 else "left", "down" if shift[1] > 0 else "up"), strict=True)
+        if px
+    ]
+    if not words:
+        return "align    no shift between depth and picture is clear: nothing was moved"
+    return f"align    the depth was moved {' and '.join(words)} to fit the picture"
 
 
 def _at_size(rgb: np.ndarray, size: Size) -> np.ndarray:

@@ -94,6 +94,9 @@ def predict(
         str | None, typer.Option(help="From the depth camera to the colour camera: R|t in metres, 4x4; .json .txt")
     ] = None,
     fov: Annotated[float, typer.Option(help="Degrees across the longer side, without --intrinsics")] = 60.0,
+    align: Annotated[
+        str | None, typer.Option(help="auto: move the depth by up to 5 px where it clearly fits --rgb better")
+    ] = None,
     truth: Annotated[Path | None, typer.Option(help="True depth to compare with (same unit)")] = None,
     confidence: Annotated[
         str | None, typer.Option(help="The sensor's own confidence: ARKit's 0 1 2, or 0..255, or floats of 0..1")
@@ -131,6 +134,7 @@ def predict(
         max_hole_px=max_hole_px,
         depth_intrinsics=depth_intrinsics,
         extrinsics=extrinsics,
+        align=align,
     )
     job = batch.Job(Path(low), out, _path(rgb), picture, points, truth, _path(confidence), out_confidence)
     if model is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from crispdepth.formats.raw import MAX_PIXELS
 from crispdepth.geometry import resize, resize_rgb
 from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
 from crispdepth.models.catalog import load
+from crispdepth.shift import moved, residual_shift
 from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Sample, Size
 
 BYTES_PER_PIXEL = 340  # per pixel of the result: crisp was measured at 290 (crispdepth bench-speed), plus the files
@@ -32,6 +34,7 @@ def predict(
     size: Size | None = None,
     confidence: Array | None = None,
     min_confidence: float | None = None,
+    align: str | None = None,
 ) -> Prediction:
     """Sharpen a low-resolution depth map: give it what the sensor gave you.
 
@@ -45,6 +48,9 @@ def predict(
     ``size``: (H, W) of the result; None means the size of ``rgb``.
     ``confidence``: (h, w) of the sensor, a path, array or tensor: ARKit's 0, 1, 2, or 0..255, or floats of 0..1;
     readings below ``min_confidence`` (by default 1 of ARKit's levels, 0.5 of 0..1) count as holes.
+
+    ``align``: "auto" moves the depth by up to 5 whole pixels of the result where its edges clearly fit those of
+    ``rgb`` better so.
 
     Returns a Prediction whose depth is (H, W) float32 in metres (``relative``, ``disparity``: in the
     input's own values), and how far it can be trusted. Raises InputError, a ValueError whose message names
@@ -64,12 +70,44 @@ def predict(
         size = _output_size(model, rgb_map)
     check_size(size)
     check_aspect((low_map.shape[-2], low_map.shape[-1]), size)
-    if "rgb" in model.inputs:
-        if rgb_map is None:
-            raise InputError("this model needs the colour picture: pass --rgb (rgb=…), or use --model bicubic")
+    if "rgb" in model.inputs and rgb_map is None:
+        raise InputError("this model needs the colour picture: pass --rgb (rgb=…), or use --model bicubic")
+    if rgb_map is not None and ("rgb" in model.inputs or align is not None):
         rgb_map = resize_rgb(rgb_map, size)
-    depth, error = estimated(model, Sample(rgb=rgb_map, low=low_map, valid=mask), size)
-    return _prediction(depth, error, mask, unit)
+    shift = (0, 0) if align is None else _shift(align, low_map, mask, rgb_map)
+    # The picture moves onto the depth, and the result moves back: by whole pixels, so that nothing is blurred.
+    there = None if rgb_map is None else moved(rgb_map, (-shift[0], -shift[1]))
+    depth, error = estimated(model, Sample(rgb=there, low=low_map, valid=mask), size)
+    return _moved(_prediction(depth, error, mask, unit), shift)
+
+
+def _shift(align: str, low: Depth, valid: Mask, rgb: Rgb | None) -> tuple[int, int]:
+    if align != "auto":
+        raise InputError(f"--align {align!r} is not understood: write --align auto (align='auto'), or leave it out")
+    if rgb is None:
+        raise InputError("--align auto compares the depth with the colours: pass --rgb (rgb=…)")
+    return residual_shift(low, valid, rgb)
+
+
+def _moved(result: Prediction, shift: tuple[int, int]) -> Prediction:
+    """The result moved right and down; where nothing comes in from, nothing was measured."""
+    if shift == (0, 0):
+        return result
+    height, width = result.depth.shape
+    rows, columns = np.arange(height) - shift[1], np.arange(width) - shift[0]
+    inside = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
+
+    def at(x: np.ndarray) -> np.ndarray:
+        return moved(torch.from_numpy(x), shift).numpy()
+
+    return replace(
+        result,
+        depth=at(result.depth),
+        valid=at(result.valid) & inside,
+        confidence=None if result.confidence is None else at(result.confidence),
+        error=None if result.error is None else at(result.error),
+        shift_px=shift,
+    )
 
 
 def _prediction(depth: Depth, error: Depth | None, mask: Mask, unit: str) -> Prediction:

@@ -53,6 +53,7 @@ class Settings:
     ``size`` is (height, width); ``intrinsics`` as ``read_intrinsics``; ``min_confidence`` as in ``predict``;
     ``max_hole_px``: holes wider than this stay holes, ``keep_holes``: all of them. ``depth_intrinsics``: of the camera
     that took the depth; ``extrinsics`` (as ``read_extrinsics``; None: the same place) lead to that of ``intrinsics``.
+    ``align`` as in ``predict``.
     """
 
     unit: str | None = None
@@ -67,6 +68,7 @@ class Settings:
     max_hole_px: int | None = None
     depth_intrinsics: str | None = None
     extrinsics: str | None = None
+    align: str | None = None
 
 
 def check(job: Job, settings: Settings) -> None:

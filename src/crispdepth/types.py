@@ -74,6 +74,7 @@ class Prediction:
     model estimates its error, else 1 / (1 + low pixels to the nearest reading).
     ``error``: (H, W) float32, the mean absolute error to expect, in the unit of ``depth``; None where the model
     does not estimate it.
+    ``shift_px``: how far right and down the depth was moved to fit the picture (``align``).
     """
 
     depth: np.ndarray
@@ -81,3 +82,4 @@ class Prediction:
     unit: str = "m"
     confidence: np.ndarray | None = None
     error: np.ndarray | None = None
+    shift_px: tuple[int, int] = (0, 0)
