@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,7 +153,7 @@ def test_when_one_output_fails_none_is_written(tmp_path: Path) -> None:
 def test_a_mistake_writes_nothing(tmp_path: Path, change: dict, settings: dict, cure: str) -> None:
     low, rgb = write_inputs(tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    parts = {"low": low, "rgb": rgb, "out": tmp_path / "o.png"}
+    parts: dict[str, Any] = {"low": low, "rgb": rgb, "out": tmp_path / "o.png"}
     parts |= {k: None if v is None else tmp_path / v for k, v in change.items()}
     with pytest.raises(InputError, match=cure) as caught:
         run(Job(**parts), load("fgs"), Settings(**{"unit": "mm", **settings}))

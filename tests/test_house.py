@@ -25,7 +25,7 @@ FLOORS = (
     ("data.nyu_eigen", "data.rgbdd", "data.tofdsr", "data.diml", "data.hypersim", "data.kitti"),
     ("data.lu", "data.scenes"),
     ("data.sample", "data.sets"),
-    ("inference", "training.recipes"),
+    ("inference", "training.recipes", "recordings"),
     ("bench.protocol", "bench.robust", "bench.speed", "training.examples", "outputs"),
     ("bench.evaluation", "training.task"),
     ("bench.report", "batch", "about", "training.supervised"),

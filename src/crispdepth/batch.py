@@ -6,6 +6,7 @@ import glob
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from crispdepth.data.folder import by_stem, files_in
 from crispdepth.geometry import resize_rgb
 from crispdepth.inference import predict
 from crispdepth.intrinsics import read_extrinsics, read_intrinsics
-from crispdepth.job import Job, Settings, check
+from crispdepth.job import Job, Settings, check, intrinsics_of, read_depth
 from crispdepth.outputs import Work, outputs_of, write_all
+from crispdepth.recordings import Frame, recording
 from crispdepth.reprojection import reproject, size_seen
 from crispdepth.types import InputError, Model, Size
 
@@ -34,7 +36,7 @@ def run(job: Job, model: Model, settings: Settings) -> list[str]:
     if rgb is not None and job.rgb is not None:
         lines.append(f"rgb      {job.rgb.name}: {rgb.shape[1]}x{rgb.shape[0]}")
         if settings.depth_intrinsics is not None:
-            low, line = _in_colour_camera(low, settings, rgb.shape[:2])
+            low, line = _in_colour_camera(low, job, settings, rgb.shape[:2])
             lines.append(line)
             height, width = low.depth.shape
     size = settings.size
@@ -53,7 +55,7 @@ def run(job: Job, model: Model, settings: Settings) -> list[str]:
 
 def _read_low(job: Job, settings: Settings) -> tuple[io.DepthFile, list[str]]:
     """The low map without the readings that its sensor does not trust, and what to say of it."""
-    low = io.read_depth(job.low, settings.unit, nan_holes=settings.nan_holes)
+    low = read_depth(job.low, job, settings)
     lines = [
         f"low      {job.low.name}: {low.depth.shape[1]}x{low.depth.shape[0]}, unit {low.unit}, "
         f"median {low.median:.4g} {low.depth_unit}, holes {low.holes:.1%}"
@@ -72,14 +74,15 @@ def _read_low(job: Job, settings: Settings) -> tuple[io.DepthFile, list[str]]:
     return replace(low, depth=np.where(valid, low.depth, np.float32(0)), valid=valid), lines
 
 
-def _in_colour_camera(low: io.DepthFile, settings: Settings, rgb_size: Size) -> tuple[io.DepthFile, str]:
+def _in_colour_camera(low: io.DepthFile, job: Job, settings: Settings, rgb_size: Size) -> tuple[io.DepthFile, str]:
     """The low map as the colour camera sees it, near its own resolution, and what to say of it."""
+    known = intrinsics_of(job, settings)
+    assert known is not None
     assert settings.depth_intrinsics is not None
-    assert settings.intrinsics is not None
     if low.depth_unit != "m":
         raise InputError(f"--depth-intrinsics needs depth in metres, and this is {low.depth_unit}: give its --unit")
     camera = read_intrinsics(settings.depth_intrinsics).camera(low.depth.shape)
-    colour = read_intrinsics(settings.intrinsics).camera(rgb_size)
+    colour = known.camera(rgb_size)
     target = colour.resized(size_seen(camera, colour))
     move = np.eye(4) if settings.extrinsics is None else read_extrinsics(settings.extrinsics)
     before, seen = torch.from_numpy(low.depth)[None, None], torch.from_numpy(low.valid)[None, None]
@@ -110,8 +113,9 @@ def _at_size(rgb: np.ndarray, size: Size) -> np.ndarray:
 
 
 def is_many(pattern: str) -> bool:
-    """Whether a ``--low`` means many files: a folder, or a pattern with * ? [ that is no file's own name."""
-    return Path(pattern).is_dir() or (not Path(pattern).exists() and glob.has_magic(pattern))
+    """Whether a ``--low`` means many files: a folder, a list (.txt), or a pattern with * ? [ that is no file's name."""
+    path = Path(pattern)
+    return path.is_dir() or path.suffix.lower() == ".txt" or (not Path(pattern).exists() and glob.has_magic(pattern))
 
 
 def expand(pattern: str) -> list[Path]:
@@ -129,8 +133,9 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
     """Jobs for many files paired by stem, and a line for each file without a partner.
 
     ``wanted`` has a folder or a pattern for each input, and a folder for each output; there the files are
-    ``STEM.png`` (``suffix``), ``STEM_view.png``, ``STEM.ply`` and ``STEM_confidence.png``. Raises InputError
-    when nothing pairs or a folder is missing.
+    ``STEM.png`` (``suffix``), ``STEM_view.png``, ``STEM.ply`` and ``STEM_confidence.png``. ``low`` may also be a
+    recording (``recordings.recording``), which names its pictures itself. Raises InputError when nothing pairs or a
+    folder is missing.
     """
     if suffix.lower() not in io.DEPTH_SUFFIXES:
         raise InputError(f"--suffix {suffix!r} is no depth file: use one of {', '.join(io.DEPTH_SUFFIXES)}")
@@ -139,23 +144,44 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
     for folder, _ in wanted.outputs:
         if not folder.is_dir():
             raise InputError(f"{folder} is no folder: create it first (many inputs need a folder to go to)")
+    recorded = recording(wanted.low)
+    if recorded is not None:
+        if set(wanted.inputs) > {"low"}:
+            raise InputError(f"{wanted.low}: a recording names its pictures itself: leave out --rgb and --confidence")
+        return [_of_frame(wanted, suffix, frame, recorded.unit) for frame in recorded.frames], recorded.lonely
     found = {name: by_stem(expand(str(path))) for name, path in wanted.inputs.items()}
     shared = [stem for stem in found["low"] if all(stem in files for files in found.values())]
     if not shared:
         words = " with one of ".join(str(path) for path in wanted.inputs.values())
         raise InputError(f"no file of {words} pairs by its stem (000.png with 000.jpg)")
-    jobs = [
-        Job(
-            **{name: files[stem] for name, files in found.items()},
-            out=wanted.out / f"{stem}{suffix}",
-            picture=wanted.picture and wanted.picture / f"{stem}_view.png",
-            points=wanted.points and wanted.points / f"{stem}.ply",
-            out_confidence=wanted.out_confidence and wanted.out_confidence / f"{stem}_confidence.png",
-        )
-        for stem in shared
-    ]
+    jobs = []
+    for stem in shared:
+        inputs: dict[str, Any] = {name: files[stem] for name, files in found.items()}
+        jobs.append(replace(_named(wanted, stem, suffix), **inputs))
     lonely = sorted(path for files in found.values() for stem, path in files.items() if stem not in shared)
     return jobs, [f"{path}: has no partner of that name" for path in lonely]
+
+
+def _named(wanted: Job, stem: str, suffix: str) -> Job:
+    """The job whose outputs are called ``stem`` in the folders of ``wanted``."""
+    return replace(
+        wanted,
+        out=wanted.out / f"{stem}{suffix}",
+        picture=wanted.picture and wanted.picture / f"{stem}_view.png",
+        points=wanted.points and wanted.points / f"{stem}.ply",
+        out_confidence=wanted.out_confidence and wanted.out_confidence / f"{stem}_confidence.png",
+    )
+
+
+def _of_frame(wanted: Job, suffix: str, frame: Frame, unit: str) -> Job:
+    return replace(
+        _named(wanted, frame.name, suffix),
+        low=frame.low,
+        rgb=frame.rgb,
+        confidence=frame.confidence,
+        intrinsics=None if frame.intrinsics is None else str(frame.intrinsics),
+        unit=unit,
+    )
 
 
 def run_all(

@@ -70,7 +70,7 @@ def _path(text: str | None) -> Path | None:
 
 @app.command()
 def predict(
-    low: Annotated[str, typer.Option(help="Low-resolution depth: a file, a folder, or a quoted pattern")],
+    low: Annotated[str, typer.Option(help="Low-resolution depth: a file, a folder, a quoted pattern, a recording")],
     out: Out,
     rgb: Annotated[str | None, typer.Option(help="The colour picture of the same view")] = None,
     unit: Annotated[
@@ -96,6 +96,9 @@ def predict(
     fov: Annotated[float, typer.Option(help="Degrees across the longer side, without --intrinsics")] = 60.0,
     align: Annotated[
         str | None, typer.Option(help="auto: move the depth by up to 5 px where it clearly fits --rgb better")
+    ] = None,
+    calib: Annotated[
+        str | None, typer.Option(help="Middlebury's calib.txt: --low is its disparity, and becomes metres")
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="True depth to compare with (same unit)")] = None,
     confidence: Annotated[
@@ -135,13 +138,13 @@ def predict(
         depth_intrinsics=depth_intrinsics,
         extrinsics=extrinsics,
         align=align,
+        calib=calib,
     )
     job = batch.Job(Path(low), out, _path(rgb), picture, points, truth, _path(confidence), out_confidence)
-    if model is None:
-        model = catalog.DEFAULT if rgb is not None else catalog.DEFAULT_WITHOUT_RGB
+    jobs, lonely = batch.pair(job, suffix) if batch.is_many(low) else ([job], [])
+    model = model or (catalog.DEFAULT_WITHOUT_RGB if jobs[0].rgb is None else catalog.DEFAULT)
     loaded = catalog.load(model)
     if batch.is_many(low):
-        jobs, lonely = batch.pair(job, suffix)
         _predict_many(jobs, lonely, loaded, settings)
         return
     for line in [f"model    {model}", *batch.run(job, loaded, settings)]:

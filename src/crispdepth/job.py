@@ -1,4 +1,4 @@
-"""Job and Settings: the files of one prediction and what is asked for; contradictions said before any work."""
+"""Job and Settings: the files of one prediction and what is asked for; contradictions are said before any work."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from crispdepth import io
 from crispdepth.atomic import check_output
+from crispdepth.intrinsics import Intrinsics, read_intrinsics, read_stereo
 from crispdepth.types import InputError, Size
 
 DEFAULT_FOV_DEG = 60.0  # across the longer side, when no intrinsics are given
@@ -16,7 +17,8 @@ DEFAULT_FOV_DEG = 60.0  # across the longer side, when no intrinsics are given
 class Job:
     """The files of one prediction: ``low``, ``rgb``, ``confidence`` are read, ``truth`` is only compared with.
 
-    For many files each field is a folder or a pattern: see ``batch.pair``.
+    For many files each field is a folder or a pattern: see ``batch.pair``. ``intrinsics`` and ``unit`` are what a
+    recording says of this file; those of Settings come first.
     """
 
     low: Path
@@ -27,6 +29,8 @@ class Job:
     truth: Path | None = None
     confidence: Path | None = None
     out_confidence: Path | None = None
+    intrinsics: str | None = None
+    unit: str | None = None
 
     @property
     def inputs(self) -> dict[str, Path]:
@@ -53,7 +57,7 @@ class Settings:
     ``size`` is (height, width); ``intrinsics`` as ``read_intrinsics``; ``min_confidence`` as in ``predict``;
     ``max_hole_px``: holes wider than this stay holes, ``keep_holes``: all of them. ``depth_intrinsics``: of the camera
     that took the depth; ``extrinsics`` (as ``read_extrinsics``; None: the same place) lead to that of ``intrinsics``.
-    ``align`` as in ``predict``.
+    ``align`` as in ``predict``. ``calib``: a Middlebury calib.txt, which turns disparity into metres.
     """
 
     unit: str | None = None
@@ -69,6 +73,7 @@ class Settings:
     depth_intrinsics: str | None = None
     extrinsics: str | None = None
     align: str | None = None
+    calib: str | None = None
 
 
 def check(job: Job, settings: Settings) -> None:
@@ -85,7 +90,8 @@ def check(job: Job, settings: Settings) -> None:
         raise InputError(f"--fov {settings.fov_deg:g} is out of range: 1 to 170 degrees")
     if settings.depth_intrinsics is None and settings.extrinsics is not None:
         raise InputError("--extrinsics lead from the depth's camera to the picture's: add --depth-intrinsics")
-    if settings.depth_intrinsics is not None and (job.rgb is None or settings.intrinsics is None):
+    known = settings.intrinsics or job.intrinsics
+    if settings.depth_intrinsics is not None and (job.rgb is None or known is None):
         raise InputError("--depth-intrinsics needs the picture's camera too: add --rgb and --rgb-intrinsics")
     if settings.intrinsics is not None and settings.depth_intrinsics is None and job.points is None:
         raise InputError("--intrinsics is for the point cloud: add --points cloud.ply, or leave it out")
@@ -95,3 +101,21 @@ def check(job: Job, settings: Settings) -> None:
         raise InputError("--max-hole-px must be at least 1: --keep-holes leaves every hole")
     if settings.max_hole_px is not None and settings.keep_holes:
         raise InputError("--keep-holes leaves every hole, --max-hole-px only the wide ones: give one of them")
+    if settings.calib is not None and settings.unit not in (None, "disparity"):
+        raise InputError(f"--calib is for disparity, not for {settings.unit}: leave one of them out")
+
+
+def read_depth(path: Path, job: Job, settings: Settings) -> io.DepthFile:
+    """A depth map of this job, in metres where its unit or ``calib`` say how. Raises InputError."""
+    if settings.calib is None:
+        return io.read_depth(path, settings.unit or job.unit, nan_holes=settings.nan_holes)
+    read = io.read_depth(path, "disparity", nan_holes=settings.nan_holes)
+    return io.DepthFile(read_stereo(settings.calib).depth(read.depth, read.valid), read.valid, "m", read.stored)
+
+
+def intrinsics_of(job: Job, settings: Settings) -> Intrinsics | None:
+    """The camera of the picture, by the first that says it: Settings, the recording, the stereo pair."""
+    known = settings.intrinsics or job.intrinsics
+    if known is not None:
+        return read_intrinsics(known)
+    return None if settings.calib is None else read_stereo(settings.calib).left

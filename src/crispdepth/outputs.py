@@ -16,8 +16,7 @@ from crispdepth import io, picture
 from crispdepth.atomic import atomic
 from crispdepth.geometry import Camera, depth_edges, flying_pixels, points, wide_holes
 from crispdepth.inference import predict
-from crispdepth.intrinsics import read_intrinsics
-from crispdepth.job import Job, Settings
+from crispdepth.job import Job, Settings, intrinsics_of, read_depth
 from crispdepth.metrics import rmse
 from crispdepth.models.catalog import load
 from crispdepth.types import InputError, Prediction, Size
@@ -118,7 +117,7 @@ def _confidence(work: Work, path: Path, kept: np.ndarray) -> Output:
 
 def _read_truth(work: Work) -> io.DepthFile:
     assert work.job.truth is not None
-    truth = io.read_depth(work.job.truth, work.settings.unit, nan_holes=work.settings.nan_holes)
+    truth = read_depth(work.job.truth, work.job, work.settings)
     if truth.depth.shape != work.result.depth.shape:
         (h, w), (rh, rw) = truth.depth.shape, work.result.depth.shape
         raise InputError(f"{work.job.truth}: truth is {w}x{h}, the result {rw}x{rh}: they must have one size")
@@ -173,12 +172,12 @@ def _busiest(result: Prediction, side: int = 320) -> tuple[int, int, int, int]:
 
 def _camera(work: Work) -> tuple[Camera, str]:
     size = work.result.depth.shape
-    text = work.settings.intrinsics
-    if text is None:
+    known = intrinsics_of(work.job, work.settings)
+    if known is None:
         camera = Camera.from_fov(work.settings.fov_deg, size)
         note = f"a {work.settings.fov_deg:g}° field of view is assumed, so shapes may be stretched: --intrinsics"
         return camera, note
-    return read_intrinsics(text).camera(work.rgb_size).resized(size), "with the intrinsics given"
+    return known.camera(work.rgb_size).resized(size), "with the intrinsics given"
 
 
 def _cloud(work: Work) -> tuple[tuple[np.ndarray, np.ndarray | None], str]:

@@ -11,7 +11,7 @@ from crispdepth.types import Depth, Mask, Rgb, Size
 REACH_PX = 5
 SLOPE, STEEP = 0.03, 0.3  # of the depth, per low pixel: no edge below, no more edge above
 BLOCKS = 8  # a side: parts of the picture that vote
-CLEAR = 2.5  # standard errors: where nothing was out of place, no made-up scene and no exact pair passed 1.5
+CLEAR = 2.5  # standard errors: where nothing was out of place, no scene and no real pair passed 2.0
 MOST_POINTS = 200_000
 
 
