@@ -16,8 +16,17 @@ PACKAGE = ROOT / "src" / "crispdepth"
 # From the ground up. A module may import from floors below its own, never beside or above.
 FLOORS = (
     ("types",),
-    ("geometry", "picture", "units", "atomic", "formats.raw", "formats.ply"),
-    ("intrinsics", "confidence", "reprojection", "shift", "formats.png_tiff", "formats.exr", "formats.numpy_pfm"),
+    ("geometry", "picture", "units", "atomic", "formats.raw", "formats.ply", "formats.glb"),
+    (
+        "intrinsics",
+        "confidence",
+        "reprojection",
+        "shift",
+        "mesh",
+        "formats.png_tiff",
+        "formats.exr",
+        "formats.numpy_pfm",
+    ),
     ("degradation", "metrics", "losses", "io"),
     ("models.classical", "models.crisp", "job"),
     ("models.catalog", "data.folder", "data.raycast", "data.textures"),

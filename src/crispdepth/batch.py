@@ -133,9 +133,9 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
     """Jobs for many files paired by stem, and a line for each file without a partner.
 
     ``wanted`` has a folder or a pattern for each input, and a folder for each output; there the files are
-    ``STEM.png`` (``suffix``), ``STEM_view.png``, ``STEM.ply`` and ``STEM_confidence.png``. ``low`` may also be a
-    recording (``recordings.recording``), which names its pictures itself. Raises InputError when nothing pairs or a
-    folder is missing.
+    ``STEM.png`` (``suffix``), ``STEM_view.png``, ``STEM.ply``, ``STEM_confidence.png`` and ``STEM.glb``. ``low`` may
+    also be a recording (``recordings.recording``), which names its pictures itself. Raises InputError when nothing
+    pairs or a folder is missing.
     """
     if suffix.lower() not in io.DEPTH_SUFFIXES:
         raise InputError(f"--suffix {suffix!r} is no depth file: use one of {', '.join(io.DEPTH_SUFFIXES)}")
@@ -170,6 +170,7 @@ def _named(wanted: Job, stem: str, suffix: str) -> Job:
         picture=wanted.picture and wanted.picture / f"{stem}_view.png",
         points=wanted.points and wanted.points / f"{stem}.ply",
         out_confidence=wanted.out_confidence and wanted.out_confidence / f"{stem}_confidence.png",
+        mesh=wanted.mesh and wanted.mesh / f"{stem}.glb",
     )
 
 

@@ -83,6 +83,7 @@ def predict(
     scale: Annotated[float | None, typer.Option(help="Or so many times the size of --low")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw a comparison into this .png or .jpg")] = None,
     points: Annotated[Path | None, typer.Option(help="Write a point cloud into this .ply")] = None,
+    mesh: Annotated[Path | None, typer.Option(help="Write a mesh, depth edges cut, into this .ply or .glb")] = None,
     intrinsics: Annotated[
         str | None,
         typer.Option("--intrinsics", "--rgb-intrinsics", help="fx,fy,cx,cy in pixels of --rgb, or a file with these"),
@@ -140,7 +141,7 @@ def predict(
         align=align,
         calib=calib,
     )
-    job = batch.Job(Path(low), out, _path(rgb), picture, points, truth, _path(confidence), out_confidence)
+    job = batch.Job(Path(low), out, _path(rgb), picture, points, truth, _path(confidence), out_confidence, mesh)
     jobs, lonely = batch.pair(job, suffix) if batch.is_many(low) else ([job], [])
     model = model or (catalog.DEFAULT_WITHOUT_RGB if jobs[0].rgb is None else catalog.DEFAULT)
     loaded = catalog.load(model)

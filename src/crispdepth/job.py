@@ -8,6 +8,7 @@ from pathlib import Path
 from crispdepth import io
 from crispdepth.atomic import check_output
 from crispdepth.intrinsics import Intrinsics, read_intrinsics, read_stereo
+from crispdepth.mesh import MESH_SUFFIXES
 from crispdepth.types import InputError, Size
 
 DEFAULT_FOV_DEG = 60.0  # across the longer side, when no intrinsics are given
@@ -29,6 +30,7 @@ class Job:
     truth: Path | None = None
     confidence: Path | None = None
     out_confidence: Path | None = None
+    mesh: Path | None = None
     intrinsics: str | None = None
     unit: str | None = None
 
@@ -46,6 +48,7 @@ class Job:
             (self.picture, io.PICTURE_SUFFIXES),
             (self.points, (".ply",)),
             (self.out_confidence, io.CONFIDENCE_SUFFIXES),
+            (self.mesh, MESH_SUFFIXES),
         )
         return [(path, suffixes) for path, suffixes in wanted if path is not None]
 
@@ -93,8 +96,8 @@ def check(job: Job, settings: Settings) -> None:
     known = settings.intrinsics or job.intrinsics
     if settings.depth_intrinsics is not None and (job.rgb is None or known is None):
         raise InputError("--depth-intrinsics needs the picture's camera too: add --rgb and --rgb-intrinsics")
-    if settings.intrinsics is not None and settings.depth_intrinsics is None and job.points is None:
-        raise InputError("--intrinsics is for the point cloud: add --points cloud.ply, or leave it out")
+    if settings.intrinsics is not None and settings.depth_intrinsics is None and not (job.points or job.mesh):
+        raise InputError("--intrinsics is for points and meshes: add --points cloud.ply, or leave it out")
     if settings.min_confidence is not None and job.confidence is None:
         raise InputError("--min-confidence is for a sensor's own confidence: add --confidence")
     if settings.max_hole_px is not None and settings.max_hole_px < 1:

@@ -1,4 +1,4 @@
-"""What one job writes, made from its result: depth, confidence, a comparison to look at, points."""
+"""What one job writes, made from its result: depth, confidence, a comparison to look at, points, a mesh."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from crispdepth.atomic import atomic
 from crispdepth.geometry import Camera, depth_edges, flying_pixels, points, wide_holes
 from crispdepth.inference import predict
 from crispdepth.job import Job, Settings, intrinsics_of, read_depth
+from crispdepth.mesh import Mesh, grid_mesh, write_mesh
 from crispdepth.metrics import rmse
 from crispdepth.models.catalog import load
 from crispdepth.types import InputError, Prediction, Size
@@ -68,6 +69,10 @@ def outputs_of(work: Work) -> tuple[list[Output], list[str]]:
         notes.append(note)
         write = partial(io.write_points, points=xyz, colours=colours)
         outputs.append(Output(job.points, f"{len(xyz)} points", write))
+    if job.mesh is not None:
+        surface, note = _surface(work)
+        notes.append(note)
+        outputs.append(Output(job.mesh, f"{len(surface.vertices)} vertices", partial(write_mesh, mesh=surface)))
     return outputs, notes
 
 
@@ -183,8 +188,7 @@ def _camera(work: Work) -> tuple[Camera, str]:
 def _cloud(work: Work) -> tuple[tuple[np.ndarray, np.ndarray | None], str]:
     """Points (n, 3) in metres and their colours, without filled and flying pixels; and what to say."""
     result = work.result
-    if result.unit != "m":
-        raise InputError(f"--points needs depth in metres, and this depth is {result.unit}: give its --unit")
+    _check_metres("--points", result)
     depth = torch.from_numpy(result.depth)[None, None]
     mask = torch.from_numpy(result.valid & (result.depth > 0))[None, None]
     flying = flying_pixels(depth, mask)
@@ -195,3 +199,17 @@ def _cloud(work: Work) -> tuple[tuple[np.ndarray, np.ndarray | None], str]:
     if work.rgb is not None:
         rgb = np.round(work.rgb[keep] * 255).astype(np.uint8)
     return (xyz, rgb), f"points   {int(flying.sum())} flying pixels dropped; {note}"
+
+
+def _surface(work: Work) -> tuple[Mesh, str]:
+    """The mesh of what was measured, and what to say."""
+    result = work.result
+    _check_metres("--mesh", result)
+    camera, note = _camera(work)
+    surface = grid_mesh(result.depth, result.valid, camera, work.rgb)
+    return surface, f"mesh     {len(surface.triangles)} triangles, none across a depth edge; {note}"
+
+
+def _check_metres(option: str, result: Prediction) -> None:
+    if result.unit != "m":
+        raise InputError(f"{option} needs depth in metres, and this depth is {result.unit}: give its --unit")
