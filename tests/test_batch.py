@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,7 +153,7 @@ def test_when_one_output_fails_none_is_written(tmp_path: Path) -> None:
 def test_a_mistake_writes_nothing(tmp_path: Path, change: dict, settings: dict, cure: str) -> None:
     low, rgb = write_inputs(tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    parts = {"low": low, "rgb": rgb, "out": tmp_path / "o.png"}
+    parts: dict[str, Any] = {"low": low, "rgb": rgb, "out": tmp_path / "o.png"}
     parts |= {k: None if v is None else tmp_path / v for k, v in change.items()}
     with pytest.raises(InputError, match=cure) as caught:
         run(Job(**parts), load("fgs"), Settings(**{"unit": "mm", **settings}))
@@ -186,7 +187,7 @@ def folders(tmp_path: Path, stems: tuple[str, ...]) -> tuple[Path, Path, Path]:
 def test_a_bad_file_does_not_stop_the_others(tmp_path: Path) -> None:
     low_dir, rgb_dir, out = folders(tmp_path, ("one", "two", "three with a space", "vier-äöü"))
     (low_dir / "two.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    jobs, lonely = pair(str(low_dir / "*.png"), str(rgb_dir), out)
+    jobs, lonely = pair(Job(low_dir / "*.png", out, rgb_dir))
     seen: list[list[str]] = []
     failures = run_all(jobs, load("fgs"), Settings(unit="mm"), seen.append)
     assert len(seen) == 4
@@ -201,7 +202,7 @@ def test_files_without_a_partner_are_named(tmp_path: Path) -> None:
     low_dir, rgb_dir, out = folders(tmp_path, ("one", "two", "three"))
     (low_dir / "two.png").unlink()
     (rgb_dir / "three.png").unlink()
-    jobs, lonely = pair(str(low_dir), str(rgb_dir), out, picture_dir=out, points_dir=out)
+    jobs, lonely = pair(Job(low_dir, out, rgb_dir, picture=out, points=out))
     assert [job.low.name for job in jobs] == ["one.png"]
     assert len(lonely) == 2
     assert "three.png" in lonely[0]
@@ -212,20 +213,20 @@ def test_files_without_a_partner_are_named(tmp_path: Path) -> None:
 def test_many_files_need_a_folder_and_a_match(tmp_path: Path) -> None:
     low_dir, rgb_dir, out = folders(tmp_path, ("one",))
     with pytest.raises(InputError, match="create it first"):
-        pair(str(low_dir), str(rgb_dir), tmp_path / "nowhere")
+        pair(Job(low_dir, tmp_path / "nowhere", rgb_dir))
     with pytest.raises(InputError, match=r"--suffix '\.xyz'"):
-        pair(str(low_dir), str(rgb_dir), out, suffix=".xyz")
+        pair(Job(low_dir, out, rgb_dir), ".xyz")
     with pytest.raises(InputError, match="no file matches"):
-        pair(str(low_dir / "*.tif"), str(rgb_dir), out)
+        pair(Job(low_dir / "*.tif", out, rgb_dir))
     (rgb_dir / "one.png").rename(rgb_dir / "other.png")
     with pytest.raises(InputError, match="pairs"):
-        pair(str(low_dir), str(rgb_dir), out)
+        pair(Job(low_dir, out, rgb_dir))
 
 
 def test_the_results_never_overwrite_the_inputs(tmp_path: Path) -> None:
     low_dir, rgb_dir, _ = folders(tmp_path, ("one",))
     before = (low_dir / "one.png").read_bytes()
-    jobs, _ = pair(str(low_dir), str(rgb_dir), low_dir)
+    jobs, _ = pair(Job(low_dir, low_dir, rgb_dir))
     failures = run_all(jobs, load("fgs"), Settings(unit="mm"))
     assert "also an input" in failures[0]
     assert (low_dir / "one.png").read_bytes() == before

@@ -153,3 +153,18 @@ def test_gradients_reach_every_parameter(name: str) -> None:
 def test_the_row_names_its_source_and_licence(name: str) -> None:
     assert CATALOG[name].source
     assert CATALOG[name].licence
+
+
+@every_model
+def test_an_expected_error_comes_with_the_same_depth_in_its_unit(name: str) -> None:
+    model = load(name)
+    estimate = getattr(model, "estimate", None)
+    if estimate is None:
+        pytest.skip("estimates no error")
+    inputs = inputs_of(model)
+    depth, error = estimate(**inputs)
+    torch.testing.assert_close(depth, model(**inputs), rtol=0, atol=0)
+    assert error.shape == depth.shape
+    assert error.isfinite().all()
+    assert error.min() >= 0
+    torch.testing.assert_close(estimate(**{**inputs, "low": inputs["low"] * 7.5})[1], error * 7.5, rtol=1e-3, atol=0)

@@ -20,6 +20,7 @@ from crispdepth.geometry import (
     points,
     resize,
     resize_rgb,
+    wide_holes,
 )
 
 
@@ -173,3 +174,17 @@ def test_colours_are_resized_without_overshoot() -> None:
         assert out.min() >= 0
         assert out.max() <= 1
     assert resize_rgb(rgb, (16, 16)) is rgb
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(1, 12))
+def test_wide_holes_are_the_empty_squares(seed: int, width_px: int) -> None:
+    valid = torch.from_numpy(np.random.default_rng(seed).uniform(size=(1, 1, 11, 14)) > 0.9)
+    valid[..., 2:7, 3:9] = False
+    expected = np.zeros((11, 14), dtype=bool)
+    side = width_px + 1
+    for y in range(11 - side + 1):
+        for x in range(14 - side + 1):
+            if not valid[0, 0, y : y + side, x : x + side].any():
+                expected[y : y + side, x : x + side] = True
+    np.testing.assert_array_equal(wide_holes(valid, width_px)[0, 0].numpy(), expected)

@@ -64,9 +64,13 @@ def _size(text: str | None) -> Size | None:
     return int(height), int(width)
 
 
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
 @app.command()
 def predict(
-    low: Annotated[str, typer.Option(help="Low-resolution depth: a file, a folder, or a quoted pattern")],
+    low: Annotated[str, typer.Option(help="Low-resolution depth: a file, a folder, a quoted pattern, a recording")],
     out: Out,
     rgb: Annotated[str | None, typer.Option(help="The colour picture of the same view")] = None,
     unit: Annotated[
@@ -79,12 +83,36 @@ def predict(
     scale: Annotated[float | None, typer.Option(help="Or so many times the size of --low")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw a comparison into this .png or .jpg")] = None,
     points: Annotated[Path | None, typer.Option(help="Write a point cloud into this .ply")] = None,
+    mesh: Annotated[Path | None, typer.Option(help="Write a mesh, depth edges cut, into this .ply or .glb")] = None,
     intrinsics: Annotated[
-        str | None, typer.Option(help="fx,fy,cx,cy in pixels of --rgb, or a .json with these")
+        str | None,
+        typer.Option("--intrinsics", "--rgb-intrinsics", help="fx,fy,cx,cy in pixels of --rgb, or a file with these"),
+    ] = None,
+    depth_intrinsics: Annotated[
+        str | None, typer.Option(help="Those of --low, when another camera took it: it is brought into --rgb's")
+    ] = None,
+    extrinsics: Annotated[
+        str | None, typer.Option(help="From the depth camera to the colour camera: R|t in metres, 4x4; .json .txt")
     ] = None,
     fov: Annotated[float, typer.Option(help="Degrees across the longer side, without --intrinsics")] = 60.0,
+    align: Annotated[
+        str | None, typer.Option(help="auto: move the depth by up to 5 px where it clearly fits --rgb better")
+    ] = None,
+    calib: Annotated[
+        str | None, typer.Option(help="Middlebury's calib.txt: --low is its disparity, and becomes metres")
+    ] = None,
     truth: Annotated[Path | None, typer.Option(help="True depth to compare with (same unit)")] = None,
+    confidence: Annotated[
+        str | None, typer.Option(help="The sensor's own confidence: ARKit's 0 1 2, or 0..255, or floats of 0..1")
+    ] = None,
+    min_confidence: Annotated[
+        float | None, typer.Option(help="Readings below it are holes; by default 1 of ARKit's 2, 0.5 of 0..1")
+    ] = None,
+    out_confidence: Annotated[
+        Path | None, typer.Option(help="Write the result's confidence (.png) or expected error (.exr .npy) here")
+    ] = None,
     keep_holes: Annotated[bool, typer.Option(help="Leave holes instead of filling them")] = False,
+    max_hole_px: Annotated[int | None, typer.Option(help="Leave holes wider than so many pixels of the result")] = None,
     nan_holes: Annotated[bool, typer.Option(help="NaN and inf in npy and tif files mean no reading")] = False,
     suffix: Annotated[str, typer.Option(help="Extension of the results, when there are many files")] = ".png",
 ) -> None:
@@ -97,17 +125,29 @@ def predict(
     from crispdepth import batch
     from crispdepth.models import catalog
 
-    settings = batch.Settings(unit, out_unit, _size(size), scale, intrinsics, fov, keep_holes, nan_holes)
-    if model is None:
-        model = catalog.DEFAULT if rgb is not None else catalog.DEFAULT_WITHOUT_RGB
+    settings = batch.Settings(
+        unit=unit,
+        out_unit=out_unit,
+        size=_size(size),
+        scale=scale,
+        intrinsics=intrinsics,
+        fov_deg=fov,
+        keep_holes=keep_holes,
+        nan_holes=nan_holes,
+        min_confidence=min_confidence,
+        max_hole_px=max_hole_px,
+        depth_intrinsics=depth_intrinsics,
+        extrinsics=extrinsics,
+        align=align,
+        calib=calib,
+    )
+    job = batch.Job(Path(low), out, _path(rgb), picture, points, truth, _path(confidence), out_confidence, mesh)
+    jobs, lonely = batch.pair(job, suffix) if batch.is_many(low) else ([job], [])
+    model = model or (catalog.DEFAULT_WITHOUT_RGB if jobs[0].rgb is None else catalog.DEFAULT)
     loaded = catalog.load(model)
     if batch.is_many(low):
-        if truth is not None:
-            raise InputError("--truth compares one file: leave it out for many")
-        jobs, lonely = batch.pair(low, rgb, out, suffix=suffix, picture_dir=picture, points_dir=points)
         _predict_many(jobs, lonely, loaded, settings)
         return
-    job = batch.Job(Path(low), out, None if rgb is None else Path(rgb), picture, points, truth)
     for line in [f"model    {model}", *batch.run(job, loaded, settings)]:
         typer.echo(line)
 

@@ -137,6 +137,24 @@ def restored(depth: Depth, valid: Mask, middle: torch.Tensor, span: torch.Tensor
     return torch.where(some, depth * span + middle, 0)
 
 
+def wide_holes(valid: Mask, width_px: int) -> Mask:
+    """The holes wider than ``width_px``: pixels that lie in an empty square of more pixels than that a side.
+
+    The square must fit into the picture. Narrower parts of a hole, and gaps between readings, are left out.
+    """
+    side = width_px + 1
+    if side > min(valid.shape[-2:]):
+        return torch.zeros_like(valid)
+    empty = (~valid).float()
+    middles = -_square_max(-empty, side)  # 1 where a whole square is empty
+    return _square_max(F.pad(middles, (side - 1,) * 4), side) > 0
+
+
+def _square_max(x: torch.Tensor, side: int) -> torch.Tensor:
+    """Maximum over each square of ``side`` pixels that fits in: (…, h - side + 1, w - side + 1)."""
+    return F.max_pool2d(F.max_pool2d(x, (1, side), stride=1), (side, 1), stride=1)
+
+
 def grow(mask: Mask, radius: int) -> Mask:
     """The mask widened by ``radius`` pixels in every direction (a square)."""
     if radius < 1:

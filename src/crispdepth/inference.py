@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from crispdepth.confidence import from_distance, from_error, trusted
 from crispdepth.formats.raw import MAX_PIXELS
 from crispdepth.geometry import resize, resize_rgb
-from crispdepth.io import decode_depth, read_depth, read_rgb
+from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
 from crispdepth.models.catalog import load
+from crispdepth.shift import moved, residual_shift
 from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Sample, Size
 
 BYTES_PER_PIXEL = 340  # per pixel of the result: crisp was measured at 290 (crispdepth bench-speed), plus the files
@@ -29,6 +32,9 @@ def predict(
     valid: np.ndarray | torch.Tensor | None = None,
     unit: str | None = None,
     size: Size | None = None,
+    confidence: Array | None = None,
+    min_confidence: float | None = None,
+    align: str | None = None,
 ) -> Prediction:
     """Sharpen a low-resolution depth map: give it what the sensor gave you.
 
@@ -40,27 +46,80 @@ def predict(
     ``unit``: what the values of ``low`` are, see ``crispdepth names``: ``m``, ``mm``, ``kitti``, ``tum``,
     ``disparity``, ``relative`` …; None means metres for floating-point values, and is refused for integers.
     ``size``: (H, W) of the result; None means the size of ``rgb``.
+    ``confidence``: (h, w) of the sensor, a path, array or tensor: ARKit's 0, 1, 2, or 0..255, or floats of 0..1;
+    readings below ``min_confidence`` (by default 1 of ARKit's levels, 0.5 of 0..1) count as holes.
+
+    ``align``: "auto" moves the depth by up to 5 whole pixels of the result where its edges clearly fit those of
+    ``rgb`` better so.
 
     Returns a Prediction whose depth is (H, W) float32 in metres (``relative``, ``disparity``: in the
-    input's own values). Raises InputError, a ValueError whose message names the cure, for missing or
-    unreadable input, a depth without a reading, NaN or inf outside the mask, RGB and depth of different
-    shape, and sizes beyond this machine's memory.
+    input's own values), and how far it can be trusted. Raises InputError, a ValueError whose message names
+    the cure, for missing or unreadable input, a depth without a reading, NaN or inf outside the mask, RGB and
+    depth of different shape, and sizes beyond this machine's memory.
     """
     if isinstance(model, str):
         model = load(model)
     low_map, mask, unit = _low_tensors(low, valid, unit)
+    if confidence is not None:
+        mask = mask & _trusted(confidence, min_confidence, mask)
+        low_map = torch.where(mask, low_map, 0)
+    elif min_confidence is not None:
+        raise InputError("--min-confidence is for a sensor's own confidence: add --confidence (confidence=…)")
     rgb_map = None if rgb is None else _rgb_tensor(rgb)
     if size is None:
         size = _output_size(model, rgb_map)
     check_size(size)
     check_aspect((low_map.shape[-2], low_map.shape[-1]), size)
-    if "rgb" in model.inputs:
-        if rgb_map is None:
-            raise InputError("this model needs the colour picture: pass --rgb (rgb=…), or use --model bicubic")
+    if "rgb" in model.inputs and rgb_map is None:
+        raise InputError("this model needs the colour picture: pass --rgb (rgb=…), or use --model bicubic")
+    if rgb_map is not None and ("rgb" in model.inputs or align is not None):
         rgb_map = resize_rgb(rgb_map, size)
-    depth = sharpened(model, Sample(rgb=rgb_map, low=low_map, valid=mask), size)
+    shift = (0, 0) if align is None else _shift(align, low_map, mask, rgb_map)
+    # The picture moves onto the depth, and the result moves back: by whole pixels, so that nothing is blurred.
+    there = None if rgb_map is None else moved(rgb_map, (-shift[0], -shift[1]))
+    depth, error = estimated(model, Sample(rgb=there, low=low_map, valid=mask), size)
+    return _moved(_prediction(depth, error, mask, unit), shift)
+
+
+def _shift(align: str, low: Depth, valid: Mask, rgb: Rgb | None) -> tuple[int, int]:
+    if align != "auto":
+        raise InputError(f"--align {align!r} is not understood: write --align auto (align='auto'), or leave it out")
+    if rgb is None:
+        raise InputError("--align auto compares the depth with the colours: pass --rgb (rgb=…)")
+    return residual_shift(low, valid, rgb)
+
+
+def _moved(result: Prediction, shift: tuple[int, int]) -> Prediction:
+    """The result moved right and down; where nothing comes in from, nothing was measured."""
+    if shift == (0, 0):
+        return result
+    height, width = result.depth.shape
+    rows, columns = np.arange(height) - shift[1], np.arange(width) - shift[0]
+    inside = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
+
+    def at(x: np.ndarray) -> np.ndarray:
+        return moved(torch.from_numpy(x), shift).numpy()
+
+    return replace(
+        result,
+        depth=at(result.depth),
+        valid=at(result.valid) & inside,
+        confidence=None if result.confidence is None else at(result.confidence),
+        error=None if result.error is None else at(result.error),
+        shift_px=shift,
+    )
+
+
+def _prediction(depth: Depth, error: Depth | None, mask: Mask, unit: str) -> Prediction:
+    height, width = size = (depth.shape[-2], depth.shape[-1])
     seen, _ = resize(mask.float(), torch.ones_like(mask), size, "nearest")
-    return Prediction(depth[0, 0].float().numpy(), seen[0, 0].numpy() > 0, unit)
+    values, valid = depth[0, 0].float().numpy(), seen[0, 0].numpy() > 0
+    if error is None:
+        share = None if unit == "relative" else from_distance(mask[0, 0].numpy(), (height, width))
+        return Prediction(values, valid, unit, share)
+    expected = error[0, 0].float().numpy()
+    share = None if unit == "relative" else from_error(expected, values)
+    return Prediction(values, valid, unit, share, expected)
 
 
 def sharpened(model: Model, sample: Sample, size: Size | None = None) -> Depth:
@@ -68,6 +127,11 @@ def sharpened(model: Model, sample: Sample, size: Size | None = None) -> Depth:
 
     ``size`` (H, W) is for models without RGB; None means the size of the sample's ``rgb``.
     """
+    return estimated(model, sample, size)[0]
+
+
+def estimated(model: Model, sample: Sample, size: Size | None = None) -> tuple[Depth, Depth | None]:
+    """As ``sharpened``, and the error the model expects, (b, 1, H, W) too; None where it does not estimate it."""
     inputs: dict[str, Any] = {name: getattr(sample, name) for name in model.inputs}
     if "low" in inputs:
         inputs["valid"] = sample.valid
@@ -76,8 +140,9 @@ def sharpened(model: Model, sample: Sample, size: Size | None = None) -> Depth:
             assert sample.rgb is not None
             size = (sample.rgb.shape[-2], sample.rgb.shape[-1])
         inputs["size"] = size
+    estimate = getattr(model, "estimate", None)
     with torch.inference_mode():
-        return model(**inputs)
+        return (model(**inputs), None) if estimate is None else estimate(**inputs)
 
 
 def _low_tensors(
@@ -105,9 +170,20 @@ def _low_tensors(
     return torch.from_numpy(depth)[None, None], torch.from_numpy(mask)[None, None], read.depth_unit
 
 
-def _check_same_shape(mask: np.ndarray | None, values: np.ndarray) -> None:
+def _trusted(confidence: Array, least: float | None, mask: Mask) -> Mask:
+    """Where the sensor's own confidence is enough, as a mask like ``mask``."""
+    is_file = isinstance(confidence, str | Path)
+    values = read_confidence(confidence) if is_file else _squeeze(confidence, "confidence")  # type: ignore[arg-type]
+    _check_same_shape(values, mask[0, 0].numpy(), "confidence")
+    kept = torch.from_numpy(trusted(values, least))[None, None]
+    if not (kept & mask).any():
+        raise InputError("no reading is trusted enough: ask for less with --min-confidence (min_confidence=…)")
+    return kept
+
+
+def _check_same_shape(mask: np.ndarray | None, values: np.ndarray, what: str = "valid") -> None:
     if mask is not None and mask.shape != values.shape:
-        raise InputError(f"valid is {mask.shape}, but the depth is {values.shape}: they must match")
+        raise InputError(f"{what} is {mask.shape}, but the depth is {values.shape}: they must match")
 
 
 def _squeeze(x: np.ndarray | torch.Tensor, what: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Read and write depth with its unit, pictures, labels and points."""
+"""Read and write depth with its unit, confidence, pictures, labels and points."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import IO
 import numpy as np
 
 from crispdepth.atomic import PathLike, atomic, opened, shown
+from crispdepth.confidence import scale_of
 from crispdepth.formats.exr import exr_bytes, read_exr_depth
 from crispdepth.formats.numpy_pfm import (
     npy_bytes,
@@ -38,6 +39,7 @@ from crispdepth.units import UNITS, Unit, parse_unit
 
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".exr", ".pfm", ".npy", ".npz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+CONFIDENCE_SUFFIXES = (".png", ".exr", ".npy")  # a share in 8 bits; the two others hold the expected error
 
 # ---------------------------------------------------------------------------------- reading
 
@@ -160,6 +162,19 @@ def read_label(path: PathLike) -> np.ndarray:
         return read_png_label(file)
 
 
+def read_confidence(path: PathLike) -> np.ndarray:
+    """(H, W) confidence as stored in a depth file's format, such as ARKit's 8-bit PNG of 0, 1, 2.
+
+    ``confidence.scale_of`` says what the values mean. Raises InputError.
+    """
+    with _reading(path) as (file, kind):
+        if kind not in _DEPTH_READERS:
+            raise InputError(f"is {kind or 'no known format'}; give the confidence as {', '.join(_DEPTH_READERS)}")
+        values = _DEPTH_READERS[kind](file).values
+        scale_of(values)
+        return values
+
+
 @contextmanager
 def _reading(path: PathLike) -> Iterator[tuple[IO[bytes], str]]:
     """The open file and its format by content ("" when unknown); errors mention a wrong extension."""
@@ -280,6 +295,22 @@ def _check_own_values(values: np.ndarray, whole: np.ndarray) -> None:
         raise InputError(f"{span} do not fit 16 bits (0 to 65535); {cure}")
     if float(np.abs(values - whole).max()) > 0.01 * (high - low):
         raise InputError(f"{span} would lose over 1 % of their range as whole numbers; {cure}")
+
+
+def write_confidence(path: PathLike, confidence: np.ndarray, error: np.ndarray | None = None) -> None:
+    """Writes ``confidence`` (H, W) of 0..1 as 8-bit ``.png``, or ``error`` (H, W) float as ``.exr`` or ``.npy``.
+
+    Atomically, by the extension. Raises InputError, too where ``error`` is asked for and None.
+    """
+    suffix, name = Path(path).suffix.lower(), shown(path)
+    if suffix not in CONFIDENCE_SUFFIXES:
+        raise InputError(f"{name}: cannot write confidence as '{suffix}'; use {', '.join(CONFIDENCE_SUFFIXES)}")
+    if suffix == ".png":
+        _write(path, png_bytes(np.rint(np.clip(confidence, 0, 1) * 255).astype(np.uint8)))
+    elif error is None:
+        raise InputError(f"{name}: this model does not estimate its error; write .png, or use --model crisp")
+    else:
+        _write(path, _ENCODERS[suffix](error.astype(np.float32)))
 
 
 def write_rgb(path: PathLike, rgb: np.ndarray) -> None:

@@ -16,7 +16,7 @@ from crispdepth.types import Depth, InputError, Mask, Rgb, Sample
 Readers = dict[str, Callable[[], Sample]]  # name -> reads that sample; nothing is read before it is called
 
 LAYOUT = "rgb/NAME.jpg (or png …) beside depth/NAME.png (or exr, npy …); optional: low/NAME.png"
-SUFFIXES = ("color", "colour", "rgb", "image", "depth", "low", "mm")  # words that may end a file's stem
+SUFFIXES = ("color", "colour", "rgb", "image", "depth", "low", "mm", "confidence")  # words that may end a file's stem
 FILES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".exr", ".pfm", ".npy", ".npz", ".bmp", ".webp")
 
 

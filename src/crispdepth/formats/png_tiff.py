@@ -160,7 +160,7 @@ def read_colour(file: IO[bytes], kind: str) -> np.ndarray:
 
 
 def png_bytes(array: np.ndarray) -> bytes:
-    """PNG of (H, W) uint16 or (H, W, 3) uint8."""
+    """PNG of (H, W) uint8 or uint16, or (H, W, 3) uint8."""
     buffer = BytesIO()
     Image.fromarray(array).save(buffer, "PNG", compress_level=3)  # half the time, a quarter more bytes
     return buffer.getvalue()

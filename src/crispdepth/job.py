@@ -1,0 +1,124 @@
+"""Job and Settings: the files of one prediction and what is asked for; contradictions are said before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from crispdepth import io
+from crispdepth.atomic import check_output
+from crispdepth.intrinsics import Intrinsics, read_intrinsics, read_stereo
+from crispdepth.mesh import MESH_SUFFIXES
+from crispdepth.types import InputError, Size
+
+DEFAULT_FOV_DEG = 60.0  # across the longer side, when no intrinsics are given
+
+
+@dataclass(frozen=True)
+class Job:
+    """The files of one prediction: ``low``, ``rgb``, ``confidence`` are read, ``truth`` is only compared with.
+
+    For many files each field is a folder or a pattern: see ``batch.pair``. ``intrinsics`` and ``unit`` are what a
+    recording says of this file; those of Settings come first.
+    """
+
+    low: Path
+    out: Path
+    rgb: Path | None = None
+    picture: Path | None = None
+    points: Path | None = None
+    truth: Path | None = None
+    confidence: Path | None = None
+    out_confidence: Path | None = None
+    mesh: Path | None = None
+    intrinsics: str | None = None
+    unit: str | None = None
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """What is read, by the field's name."""
+        named = {"low": self.low, "rgb": self.rgb, "confidence": self.confidence, "truth": self.truth}
+        return {name: path for name, path in named.items() if path is not None}
+
+    @property
+    def outputs(self) -> list[tuple[Path, tuple[str, ...]]]:
+        """What is written, each with the extensions it may have."""
+        wanted = (
+            (self.out, io.DEPTH_SUFFIXES),
+            (self.picture, io.PICTURE_SUFFIXES),
+            (self.points, (".ply",)),
+            (self.out_confidence, io.CONFIDENCE_SUFFIXES),
+            (self.mesh, MESH_SUFFIXES),
+        )
+        return [(path, suffixes) for path, suffixes in wanted if path is not None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is the same for every job.
+
+    ``size`` is (height, width); ``intrinsics`` as ``read_intrinsics``; ``min_confidence`` as in ``predict``;
+    ``max_hole_px``: holes wider than this stay holes, ``keep_holes``: all of them. ``depth_intrinsics``: of the camera
+    that took the depth; ``extrinsics`` (as ``read_extrinsics``; None: the same place) lead to that of ``intrinsics``.
+    ``align`` as in ``predict``. ``calib``: a Middlebury calib.txt, which turns disparity into metres.
+    """
+
+    unit: str | None = None
+    out_unit: str | None = None
+    size: Size | None = None
+    scale: float | None = None
+    intrinsics: str | None = None
+    fov_deg: float = DEFAULT_FOV_DEG
+    keep_holes: bool = False
+    nan_holes: bool = False
+    min_confidence: float | None = None
+    max_hole_px: int | None = None
+    depth_intrinsics: str | None = None
+    extrinsics: str | None = None
+    align: str | None = None
+    calib: str | None = None
+
+
+def check(job: Job, settings: Settings) -> None:
+    """Raise InputError for what can be known before any work: outputs, options that contradict."""
+    for path, suffixes in job.outputs:
+        check_output(path, job.inputs.values(), suffixes)
+    if len({path.resolve() for path, _ in job.outputs}) < len(job.outputs):
+        raise InputError("two outputs have one name: give the depth and the picture different ones")
+    if settings.size and settings.scale:
+        raise InputError("--size and --scale both say how large the result shall be: give one of them")
+    if settings.scale is not None and not 1 <= settings.scale <= 64:
+        raise InputError(f"--scale {settings.scale:g} is out of range: 1 to 64")
+    if not 1 <= settings.fov_deg <= 170:
+        raise InputError(f"--fov {settings.fov_deg:g} is out of range: 1 to 170 degrees")
+    if settings.depth_intrinsics is None and settings.extrinsics is not None:
+        raise InputError("--extrinsics lead from the depth's camera to the picture's: add --depth-intrinsics")
+    known = settings.intrinsics or job.intrinsics
+    if settings.depth_intrinsics is not None and (job.rgb is None or known is None):
+        raise InputError("--depth-intrinsics needs the picture's camera too: add --rgb and --rgb-intrinsics")
+    if settings.intrinsics is not None and settings.depth_intrinsics is None and not (job.points or job.mesh):
+        raise InputError("--intrinsics is for points and meshes: add --points cloud.ply, or leave it out")
+    if settings.min_confidence is not None and job.confidence is None:
+        raise InputError("--min-confidence is for a sensor's own confidence: add --confidence")
+    if settings.max_hole_px is not None and settings.max_hole_px < 1:
+        raise InputError("--max-hole-px must be at least 1: --keep-holes leaves every hole")
+    if settings.max_hole_px is not None and settings.keep_holes:
+        raise InputError("--keep-holes leaves every hole, --max-hole-px only the wide ones: give one of them")
+    if settings.calib is not None and settings.unit not in (None, "disparity"):
+        raise InputError(f"--calib is for disparity, not for {settings.unit}: leave one of them out")
+
+
+def read_depth(path: Path, job: Job, settings: Settings) -> io.DepthFile:
+    """A depth map of this job, in metres where its unit or ``calib`` say how. Raises InputError."""
+    if settings.calib is None:
+        return io.read_depth(path, settings.unit or job.unit, nan_holes=settings.nan_holes)
+    read = io.read_depth(path, "disparity", nan_holes=settings.nan_holes)
+    return io.DepthFile(read_stereo(settings.calib).depth(read.depth, read.valid), read.valid, "m", read.stored)
+
+
+def intrinsics_of(job: Job, settings: Settings) -> Intrinsics | None:
+    """The camera of the picture, by the first that says it: Settings, the recording, the stereo pair."""
+    known = settings.intrinsics or job.intrinsics
+    if known is not None:
+        return read_intrinsics(known)
+    return None if settings.calib is None else read_stereo(settings.calib).left

@@ -1,0 +1,215 @@
+"""What one job writes, made from its result: depth, confidence, a comparison to look at, points, a mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from crispdepth import io, picture
+from crispdepth.atomic import atomic
+from crispdepth.geometry import Camera, depth_edges, flying_pixels, points, wide_holes
+from crispdepth.inference import predict
+from crispdepth.job import Job, Settings, intrinsics_of, read_depth
+from crispdepth.mesh import Mesh, grid_mesh, write_mesh
+from crispdepth.metrics import rmse
+from crispdepth.models.catalog import load
+from crispdepth.types import InputError, Prediction, Size
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one job has in hand while it is being written up."""
+
+    job: Job
+    settings: Settings
+    low: io.DepthFile
+    rgb: np.ndarray | None  # (H, W, 3) float in 0..1, at the result's size
+    rgb_size: Size  # of the picture as it was read, which intrinsics are for
+    result: Prediction
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file to be written: its name, what it is, and its writer."""
+
+    path: Path
+    what: str
+    write: Callable[[Path], None]
+
+
+def outputs_of(work: Work) -> tuple[list[Output], list[str]]:
+    """What to write and what to say; everything that can fail but the disk fails here."""
+    job, result = work.job, work.result
+    kept, notes = _kept(work)
+    height, width = result.depth.shape
+    write = partial(io.write_depth, depth=result.depth, valid=kept, unit=result.unit, out_unit=work.settings.out_unit)
+    outputs = [Output(job.out, f"depth {width}x{height}", write)]
+    truth = None if job.truth is None else _read_truth(work)
+    base = None
+    if truth is not None or job.picture is not None:
+        base = predict(
+            load("bicubic"), low=work.low.depth, valid=work.low.valid, unit=result.unit, size=(height, width)
+        )
+    if truth is not None and base is not None:
+        notes.append(_error_line(result, base, truth))
+    if job.out_confidence is not None:
+        outputs.append(_confidence(work, job.out_confidence, kept))
+    if job.picture is not None and base is not None:
+        image = _view(work, base, truth, kept)
+        outputs.append(Output(job.picture, "picture", partial(io.write_rgb, rgb=image)))
+    if job.points is not None:
+        (xyz, colours), note = _cloud(work)
+        notes.append(note)
+        write = partial(io.write_points, points=xyz, colours=colours)
+        outputs.append(Output(job.points, f"{len(xyz)} points", write))
+    if job.mesh is not None:
+        surface, note = _surface(work)
+        notes.append(note)
+        outputs.append(Output(job.mesh, f"{len(surface.vertices)} vertices", partial(write_mesh, mesh=surface)))
+    return outputs, notes
+
+
+def write_all(outputs: Sequence[Output]) -> list[str]:
+    """Write every file to a temporary name first; rename them together at the end. Returns a line for each."""
+    lines = []
+    with ExitStack() as stack:
+        for output in outputs:
+            temporary = stack.enter_context(atomic(output.path))
+            output.write(temporary)
+            lines.append(f"wrote    {output.path} ({output.what}, {_bytes(temporary.stat().st_size)})")
+    return lines
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
+def _kept(work: Work) -> tuple[np.ndarray, list[str]]:
+    """Where the result keeps a value, (H, W) bool, and what to say of the holes."""
+    valid, settings = work.result.valid, work.settings
+    if valid.all():
+        return valid, []
+    kept = np.ones_like(valid)
+    what = "filled from around (--keep-holes leaves them)"
+    if settings.keep_holes:
+        kept, what = valid, "left as holes"
+    elif settings.max_hole_px is not None:
+        kept = ~wide_holes(torch.from_numpy(valid)[None, None], settings.max_hole_px)[0, 0].numpy()
+        what = (
+            f"{1 - kept.mean():.1%} in holes wider than {settings.max_hole_px} px left, the others filled from around"
+        )
+    return kept, [f"holes    {1 - valid.mean():.1%} of the result had no reading nearby: {what}"]
+
+
+def _confidence(work: Work, path: Path, kept: np.ndarray) -> Output:
+    result = work.result
+    if result.confidence is None:
+        raise InputError(f"--out-confidence counts in shares of the depth, which {result.unit} has not: give --unit")
+    if path.suffix.lower() != ".png" and result.error is None:
+        raise InputError(f"{path}: this model does not estimate its error: write a .png, or use --model crisp")
+    share = np.where(kept, result.confidence, 0)
+    error = None if result.error is None else np.where(kept, result.error, np.nan)
+    what = "confidence" if path.suffix.lower() == ".png" else f"expected error, {result.unit}"
+    return Output(path, what, partial(io.write_confidence, confidence=share, error=error))
+
+
+def _read_truth(work: Work) -> io.DepthFile:
+    assert work.job.truth is not None
+    truth = read_depth(work.job.truth, work.job, work.settings)
+    if truth.depth.shape != work.result.depth.shape:
+        (h, w), (rh, rw) = truth.depth.shape, work.result.depth.shape
+        raise InputError(f"{work.job.truth}: truth is {w}x{h}, the result {rw}x{rh}: they must have one size")
+    if truth.depth_unit != work.result.unit:
+        raise InputError(f"{work.job.truth}: truth is in {truth.depth_unit}, the result in {work.result.unit}")
+    return truth
+
+
+def _error_line(result: Prediction, base: Prediction, truth: io.DepthFile) -> str:
+    scale, sign = (100, "cm") if result.unit == "m" else (1, result.unit)
+    target, valid = torch.from_numpy(truth.depth)[None, None], torch.from_numpy(truth.valid)[None, None]
+    ours, theirs = (float(rmse(torch.from_numpy(p.depth)[None, None], target, valid)) * scale for p in (result, base))
+    return f"error    RMSE against the truth {ours:.2f} {sign}; bicubic {theirs:.2f} {sign}"
+
+
+def _view(work: Work, base: Prediction, truth: io.DepthFile | None, valid: np.ndarray) -> np.ndarray:
+    """RGB, low, bicubic, ours, and with a truth the truth and the error; details at full size below."""
+    result = work.result
+    span = picture.Range.of(work.low.depth, work.low.valid, result.unit)
+    h, w = work.low.depth.shape
+    panels = [] if work.rgb is None else [picture.rgb_panel(work.rgb)]
+    panels += [
+        picture.depth_panel(work.low.depth, work.low.valid, span, f"low, {w}x{h}"),
+        picture.depth_panel(base.depth, np.ones_like(valid), span, "bicubic"),
+        picture.depth_panel(result.depth, valid, span, "crispdepth"),
+    ]
+    if truth is not None:
+        worst = picture.Range(0, max(0.1 * (span.high - span.low), 1e-6), result.unit)
+        panels += [
+            picture.depth_panel(truth.depth, truth.valid, span, "truth"),
+            picture.error_panel(result.depth, truth.depth, truth.valid, worst, "error of crispdepth"),
+        ]
+    columns = 3 if len(panels) in (3, 6) else 2
+    sheet = picture.comparison(panels, columns)
+    if max(result.depth.shape) <= picture.PANEL_PX:
+        return sheet
+    window = _busiest(result)
+    details = [picture.cropped(p, window, result.depth.shape, "detail") for p in panels]
+    return picture.stacked([sheet, picture.comparison(details, columns)])
+
+
+def _busiest(result: Prediction, side: int = 320) -> tuple[int, int, int, int]:
+    """Top, left, height, width of the window with the most depth edges: where sharpness shows."""
+    depth = torch.from_numpy(result.depth)[None, None]
+    edges = depth_edges(depth, torch.ones_like(depth, dtype=torch.bool)).float()
+    height, width = min(side, depth.shape[-2]), min(side, depth.shape[-1])
+    step = 16
+    counts = F.avg_pool2d(edges, (height, width), stride=step)[0, 0]
+    best = int(counts.argmax())
+    return best // counts.shape[1] * step, best % counts.shape[1] * step, height, width
+
+
+def _camera(work: Work) -> tuple[Camera, str]:
+    size = work.result.depth.shape
+    known = intrinsics_of(work.job, work.settings)
+    if known is None:
+        camera = Camera.from_fov(work.settings.fov_deg, size)
+        note = f"a {work.settings.fov_deg:g}° field of view is assumed, so shapes may be stretched: --intrinsics"
+        return camera, note
+    return known.camera(work.rgb_size).resized(size), "with the intrinsics given"
+
+
+def _cloud(work: Work) -> tuple[tuple[np.ndarray, np.ndarray | None], str]:
+    """Points (n, 3) in metres and their colours, without filled and flying pixels; and what to say."""
+    result = work.result
+    _check_metres("--points", result)
+    depth = torch.from_numpy(result.depth)[None, None]
+    mask = torch.from_numpy(result.valid & (result.depth > 0))[None, None]
+    flying = flying_pixels(depth, mask)
+    keep = (mask & ~flying)[0, 0].numpy()
+    camera, note = _camera(work)
+    xyz = points(depth, camera.matrix())[0].permute(1, 2, 0).numpy()[keep]
+    rgb = None
+    if work.rgb is not None:
+        rgb = np.round(work.rgb[keep] * 255).astype(np.uint8)
+    return (xyz, rgb), f"points   {int(flying.sum())} flying pixels dropped; {note}"
+
+
+def _surface(work: Work) -> tuple[Mesh, str]:
+    """The mesh of what was measured, and what to say."""
+    result = work.result
+    _check_metres("--mesh", result)
+    camera, note = _camera(work)
+    surface = grid_mesh(result.depth, result.valid, camera, work.rgb)
+    return surface, f"mesh     {len(surface.triangles)} triangles, none across a depth edge; {note}"
+
+
+def _check_metres(option: str, result: Prediction) -> None:
+    if result.unit != "m":
+        raise InputError(f"{option} needs depth in metres, and this depth is {result.unit}: give its --unit")

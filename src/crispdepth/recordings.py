@@ -1,0 +1,115 @@
+"""Recordings in their published layout, frame by frame: TUM RGB-D's associations.txt, ARKitScenes folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from crispdepth.atomic import shown
+from crispdepth.data.folder import files_in, list_lines
+from crispdepth.types import InputError
+
+SAME_MOMENT_MS = 2  # ARKitScenes rounds one moment to different milliseconds
+ARKIT_COLOURS = ("wide", "color", "vga_wide", "lowres_wide")  # the largest first
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One moment of a recording: its depth, picture, and what else there is."""
+
+    name: str
+    low: Path
+    rgb: Path
+    confidence: Path | None = None
+    intrinsics: Path | None = None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Frames, the unit that the layout prescribes for their depth, and a line for each picture without depth."""
+
+    frames: list[Frame]
+    unit: str
+    lonely: list[str]
+
+
+def recording(path: Path) -> Recording | None:
+    """The recording at ``path``; None where it is none. Raises InputError for a damaged one.
+
+    ``path``: an associations file of TUM RGB-D's associate.py, or a folder with one or with ARKitScenes'
+    ``lowres_depth/`` in it.
+    """
+    if path.is_dir() and (path / "lowres_depth").is_dir():
+        return _arkit(path)
+    if path.is_dir():
+        listed = [path / name for name in ("associations.txt", "associate.txt") if (path / name).is_file()]
+        return _tum(listed[0]) if listed else None
+    return _tum(path) if path.suffix.lower() == ".txt" else None
+
+
+def _tum(path: Path) -> Recording:
+    """Lines of ``time file time file``, colour and depth in either order: depth is the one in a folder of that name."""
+    if not path.is_file():
+        raise InputError(f"{shown(path)}: no such file; check the path")
+    frames, lonely = [], []
+    for words in list_lines(path.parent, [path.name], 4):
+        if words[0].startswith("#"):
+            continue
+        files = sorted((words[1], words[3]), key=lambda name: "depth" in name.lower())
+        if "depth" in files[0].lower() or "depth" not in files[1].lower():
+            raise InputError(f"{shown(path)}: {files[0]} and {files[1]}: which is depth? name its folder depth")
+        rgb, low = (path.parent / name for name in files)
+        if low.is_file() and rgb.is_file():
+            frames.append(Frame(low.stem, low, rgb))
+        else:
+            lonely.append(f"{low if rgb.is_file() else rgb}: is listed in {path.name}, but is not there")
+    return _checked(Recording(frames, "tum", lonely), path)
+
+
+def _arkit(root: Path) -> Recording:
+    """``lowres_depth/``, ``confidence/``, colours and ``.pincam`` files, named VIDEO_SECONDS, at one moment each."""
+    folder = next((name for name in ARKIT_COLOURS if (root / name).is_dir()), None)
+    if folder is None:
+        raise InputError(f"{shown(root)}: has lowres_depth, but no colours: download {' or '.join(ARKIT_COLOURS)}")
+    lows, sure = _by_time(files_in(root / "lowres_depth")), _by_time(_files(root / "confidence", ".png"))
+    cameras = _by_time(_files(root / f"{folder}_intrinsics", ".pincam"))
+    frames, lonely = [], []
+    for ms, rgb in sorted(_by_time(files_in(root / folder)).items()):
+        low = _at(lows, ms)
+        if low is None:
+            lonely.append(f"{rgb}: has no depth at its time")
+        else:
+            frames.append(Frame(rgb.stem, low, rgb, _at(sure, ms), _at(cameras, ms)))
+    return _checked(Recording(frames, "mm", lonely), root)
+
+
+def _checked(found: Recording, path: Path) -> Recording:
+    names = [frame.name for frame in found.frames]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise InputError(f"{shown(path)}: {twice} is there twice: take one out")
+    if not found.frames:
+        raise InputError(f"{shown(path)}: no picture has its depth beside it: check that both are there")
+    return found
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    return sorted(folder.glob(f"*{suffix}")) if folder.is_dir() else []
+
+
+def _by_time(paths: Iterable[Path]) -> dict[int, Path]:
+    """By the milliseconds at the end of the name, as in 41069021_305.244.png."""
+    found = {}
+    for path in paths:
+        try:
+            found[round(1000 * float(path.stem.rpartition("_")[2]))] = path
+        except (ValueError, OverflowError) as error:
+            raise InputError(f"{shown(path)}: its name does not end in _SECONDS as ARKitScenes' do") from error
+    return found
+
+
+def _at(files: dict[int, Path], ms: int) -> Path | None:
+    """The file of that moment, up to SAME_MOMENT_MS."""
+    times = sorted(range(ms - SAME_MOMENT_MS, ms + SAME_MOMENT_MS + 1), key=lambda t: abs(t - ms))
+    return next((files[t] for t in times if t in files), None)

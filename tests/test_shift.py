@@ -1,0 +1,101 @@
+"""Shift: a picture out of place by a few pixels is found by its edges, or left alone."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import crispdepth as cd
+from crispdepth.batch import Job, Settings, run
+from crispdepth.data.scenes import scenes
+from crispdepth.degradation import downsample
+from crispdepth.models.catalog import load
+from crispdepth.shift import moved, residual_shift
+from crispdepth.types import InputError, Sample
+
+
+@cache
+def scene(seed: int) -> Sample:
+    return scenes(1, 160, 208, seed=seed)
+
+
+def shifted_pair(seed: int, right: int, down: int, scale: float = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A scene whose depth must move by (right, down) to fit its picture, which shows the middle part."""
+    sample = scene(seed)
+    assert sample.depth is not None
+    assert sample.rgb is not None
+    depth = sample.depth[..., 8 + down : 152 + down, 8 + right : 200 + right].contiguous()
+    low, valid = downsample(depth, torch.ones_like(depth, dtype=torch.bool), scale)
+    return low, valid, sample.rgb[..., 8:152, 8:200].contiguous()
+
+
+SEEDS = (41, 42, 43, 44, 45, 46)
+
+
+@pytest.mark.parametrize(("right", "down"), [(3, -2), (-5, 4)])
+def test_a_shift_is_mostly_found_and_never_mistaken(right: int, down: int) -> None:
+    found = np.array([residual_shift(*shifted_pair(seed, right, down)) for seed in SEEDS])
+    off = np.abs(found - (right, down)).max(axis=1)
+    assert ((off <= 1) | (found == 0).all(axis=1)).all(), found
+    assert (off <= 1).sum() >= 4, found
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+def test_what_is_in_place_stays(scale: float) -> None:
+    for seed in SEEDS:
+        low, valid, rgb = shifted_pair(seed, 0, 0, scale)
+        assert residual_shift(low, valid, rgb) == (0, 0)
+        assert residual_shift(low * 1000, valid, rgb) == (0, 0)
+
+
+def test_without_edges_to_go_by_nothing_is_moved() -> None:
+    low, valid, rgb = shifted_pair(44, 3, 2)
+    flat = torch.full_like(rgb, 0.5)
+    assert residual_shift(low, valid, flat) == (0, 0)
+    assert residual_shift(low, valid, torch.rand(rgb.shape, generator=torch.Generator().manual_seed(0))) == (0, 0)
+    assert residual_shift(torch.full_like(low, 2), valid, rgb) == (0, 0)
+    assert residual_shift(low, torch.zeros_like(valid), rgb) == (0, 0)
+    assert residual_shift(low, valid, rgb[..., :12, :12]) == (0, 0)
+
+
+def test_moving_repeats_the_border() -> None:
+    x = torch.arange(12.0).view(1, 1, 3, 4)
+    assert moved(x, (1, 0))[0, 0, 0].tolist() == [0, 0, 1, 2]
+    assert moved(x, (0, -1))[0, 0, :, 0].tolist() == [4, 8, 8]
+    assert torch.equal(moved(moved(x, (1, 1)), (-1, -1))[..., :2, :3], x[..., :2, :3])
+
+
+def test_align_auto_moves_the_depth_onto_the_picture(tmp_path: Path) -> None:
+    low, valid, rgb = shifted_pair(44, 3, -2)
+    exact = scene(44).depth
+    assert exact is not None
+    truth = exact[0, 0, 8:152, 8:200].numpy()
+    plain = cd.predict("fgs", low=low, valid=valid[0, 0], rgb=rgb)
+    fitted = cd.predict("fgs", low=low, valid=valid[0, 0], rgb=rgb, align="auto")
+    assert plain.shift_px == (0, 0)
+    assert np.abs(np.subtract(fitted.shift_px, (3, -2))).max() <= 1
+    errors = [np.abs(p.depth - truth)[8:-8, 8:-8].mean() for p in (plain, fitted)]
+    assert errors[1] < 0.8 * errors[0]
+    right, down = fitted.shift_px
+    assert not fitted.valid[:, :right].any()  # nothing was measured there
+    assert not fitted.valid[144 + down :].any()
+    assert fitted.valid[: 144 + down, right:].all()
+    with pytest.raises(InputError, match="rgb"):
+        cd.predict("bicubic", low=low, size=(144, 192), align="auto")
+
+
+def test_a_job_says_what_was_moved(tmp_path: Path) -> None:
+    for name, shift in (("there", (3, -2)), ("none", (0, 0))):
+        low, _, rgb = shifted_pair(44, *shift)
+        np.save(tmp_path / "d.npy", low[0, 0].numpy())
+        Image.fromarray((rgb[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(tmp_path / "c.png")
+        job = Job(tmp_path / "d.npy", tmp_path / "o.npy", tmp_path / "c.png")
+        [line] = [x for x in run(job, load("fgs"), Settings(align="auto")) if x.startswith("align")]
+        assert ("right" in line and "up" in line) if name == "there" else "nothing was moved" in line
+    with pytest.raises(InputError, match="auto"):
+        run(job, load("fgs"), Settings(align="always"))
