@@ -213,6 +213,8 @@ class InvertibleConv(nn.Module):
     def __init__(self, n: int) -> None:
         super().__init__()
         self.l, self.u, self.log_s = (nn.Parameter(torch.zeros(shape)) for shape in ((n, n), (n, n), (n,)))
+        self.p: torch.Tensor
+        self.sign_s: torch.Tensor
         self.register_buffer("p", torch.eye(n))
         self.register_buffer("sign_s", torch.ones(n))
 

@@ -263,7 +263,7 @@ class UnetConv(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight = torch.cat([self.first.weight, F.pad(self.identity.weight, (1, 1, 1, 1))])
-        bias = torch.cat([self.first.bias, self.identity.bias])
+        bias = torch.cat([_bias(self.first), _bias(self.identity)])
         y, same = F.conv2d(x, weight, bias, padding=1).chunk(2, dim=1)
         return _leaky(self.second(F.leaky_relu(y, 0.1)), 0.1) + same
 
@@ -314,12 +314,14 @@ class SpectrumFusion(nn.Module):
 
     def forward(self, depth: torch.Tensor, rgb: torch.Tensor) -> torch.Tensor:
         d, g = _mixed(self.pre_depth, depth), _mixed(self.pre_rgb, rgb)
-        kept = _leaky(_mixed(self.keep[0], d), 0.1)
-        different = _leaky(_mixed(self.differ[0], (g - d).abs()), 0.1)
-        # post(cat(keep[2](kept), differ[2](different))), as one matrix for each
+        keep, last_keep = _ends(self.keep)
+        differ, last_differ = _ends(self.differ)
+        kept = _leaky(_mixed(keep, d), 0.1)
+        different = _leaky(_mixed(differ, (g - d).abs()), 0.1)
+        # post(cat(last_keep(kept), last_differ(different))), as one matrix for each
         a, b = self.post.weight.flatten(1).chunk(2, dim=1)
-        bias = a @ self.keep[2].bias + b @ self.differ[2].bias + self.post.bias
-        a, b = a @ self.keep[2].weight.flatten(1), b @ self.differ[2].weight.flatten(1)
+        bias = a @ _bias(last_keep) + b @ _bias(last_differ) + _bias(self.post)
+        a, b = a @ last_keep.weight.flatten(1), b @ last_differ.weight.flatten(1)
         return a @ kept + b @ different + bias[:, None]
 
 
@@ -345,7 +347,7 @@ class FrequencyFusion(nn.Module):
         fused = overwritten(self._fused, d, g, step=BINS).unflatten(2, (size[0], -1))
         planes = torch.cat([torch.fft.irfft2(part, s=size).abs_() for part in fused.split(8, dim=1)], dim=1)
         weight = self.post.weight.flatten(1).t().expand(len(planes), -1, -1)
-        pixels = torch.baddbmm(self.post.bias, planes.flatten(2).transpose(1, 2), weight)
+        pixels = torch.baddbmm(_bias(self.post), planes.flatten(2).transpose(1, 2), weight)
         return pixels.transpose(1, 2).unflatten(2, size)
 
     def _fused(self, d: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
@@ -598,6 +600,18 @@ def _two_conv1(channels: int, narrow: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(channels, narrow, 1), nn.LeakyReLU(0.1), nn.Conv2d(narrow, width, 1))
 
 
+def _ends(two: nn.Sequential) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """The two convolutions of a ``_two_conv1``."""
+    first, last = two[0], two[2]
+    assert isinstance(first, nn.Conv2d) and isinstance(last, nn.Conv2d)
+    return first, last
+
+
+def _bias(conv: nn.Conv2d) -> torch.Tensor:
+    assert conv.bias is not None
+    return conv.bias
+
+
 def _leaky(x: torch.Tensor, slope: float) -> torch.Tensor:
     """leaky_relu, written over what a convolution has just made."""
     return F.leaky_relu(x, slope, inplace=True)
@@ -606,7 +620,7 @@ def _leaky(x: torch.Tensor, slope: float) -> torch.Tensor:
 def _mixed(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     """A 1x1 convolution of ``x`` (b, n, ...) in whatever layout, as planes (b, m, pixels)."""
     weight = conv.weight.flatten(1).expand(len(x), -1, -1)
-    return torch.baddbmm(conv.bias[:, None], weight, x.flatten(2))
+    return torch.baddbmm(_bias(conv)[:, None], weight, x.flatten(2))
 
 
 def _coupled(x: torch.Tensor, h: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
