@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "crispdepth"
 # From the ground up. A module may import from floors below its own, never beside or above.
 FLOORS = (
     ("types", "layers.strips"),
-    ("layers.attention", "layers.blocks"),
+    ("layers.attention", "layers.blocks", "exportable", "graphs"),
     ("geometry", "picture", "units", "atomic", "formats.raw", "formats.ply", "formats.glb"),
     (
         "intrinsics",
@@ -36,6 +36,8 @@ FLOORS = (
     ("data.lu", "data.scenes"),
     ("data.sample", "data.sets"),
     ("inference", "training.recipes", "recordings"),
+    ("export",),
+    ("engines",),
     ("bench.protocol", "bench.robust", "bench.speed", "training.examples", "outputs"),
     ("bench.evaluation", "training.task"),
     ("bench.report", "batch", "about", "training.supervised", "training.distilled", "training.tokens"),
@@ -50,6 +52,7 @@ HEAVY = (
     "onnx",
     "onnxruntime",
     "openvino",
+    "nncf",
     "transformers",
     "torchvision",
     "timm",
