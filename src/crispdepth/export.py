@@ -66,9 +66,11 @@ def export(model: Model, path: Path, scale: float | None = None, int8: bool = Fa
 def converted(model: Model, path: Path, scale: float | None = None, int8: bool = False) -> str:
     """``model`` as a file at ``path``, in a folder of its own; checked. Returns a line on how far it differs."""
     onnx_path = path.with_suffix(".onnx")
+    ov = needed("openvino", "openvino") if path.suffix == ".xml" else None
+    if int8:
+        needed("nncf", "int8")
     to_onnx(model, onnx_path, scale or 8)
-    if path.suffix == ".xml":
-        ov = needed("openvino", "openvino")
+    if ov is not None:
         graph = ov.Core().read_model(str(onnx_path))
         for key, value in _about(model, scale or 8).items():
             graph.set_rt_info(value, [key])
@@ -127,6 +129,7 @@ class _Positional(nn.Module):
     def __init__(self, model: Model, names: list[str]) -> None:
         super().__init__()
         self.model, self.names = model, names
+        self.eval()
 
     def forward(self, *parts: torch.Tensor) -> Any:
         given: dict[str, Any] = dict(zip(self.names, parts, strict=True))

@@ -148,7 +148,7 @@ class Crisp(Model):
         near, far = (_bilinear(bound, size) for bound in local_range(x, torch.ones_like(valid), radius=1))
         contrast = far - near
         features = self._features(rgb, enlarged, near, contrast, valid)
-        maps = self._unfolded(features, _octaves(low, size), size)
+        maps = self._unfolded(features, _octaves(low, size), size).to(x.dtype)  # under autocast it comes in 16 bits
         a, b, share, error = maps[:, :4].split(1, dim=1)
         if self.config.kernel:
             a = a * (_mixture(x, maps[:, -9:], size) - enlarged)
