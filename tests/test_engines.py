@@ -119,13 +119,14 @@ def test_int8_states_its_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(exporting, "CALIBRATION", range(2))
     monkeypatch.setattr(exporting, "HELD_BACK", range(2, 3))
     monkeypatch.setattr(exporting, "SCENE", (64, 96))
-    lines = export(load("crisp"), tmp_path / "crisp.xml", int8=True)
+    monkeypatch.setattr(exporting, "WORST", 100.0)  # a network that learnt nothing
+    lines = export(shuffled(), tmp_path / "crisp.xml", int8=True)
     assert "int8     RMSE" in lines[1]
     assert "convolutions in 8 bits" in lines[1]
     assert b"FakeQuantize" in (tmp_path / "crisp.xml").read_bytes()
     sample = odd()
-    made, expected = (estimated(each, sample)[0] for each in (Graph(tmp_path / "crisp.xml"), load("crisp")))
-    assert 0 < float((made - expected).abs().mean()) < 0.05  # metres; 8 bits are not float32
+    made, expected = (estimated(each, sample)[0] for each in (Graph(tmp_path / "crisp.xml"), shuffled()))
+    assert 0 < float((made - expected).abs().mean()) < 0.05  # of 1 to 2 metres; 8 bits are not float32
 
 
 def test_what_cannot_be_exported_is_refused_with_a_cure(tmp_path: Path) -> None:
@@ -224,6 +225,8 @@ def test_resizing_by_matrices_is_torchs(old: int, new: int) -> None:
     size = (new, new + 2)
     smooth = F.interpolate(x, size, mode="bicubic", antialias=True)
     torch.testing.assert_close(resized(x, size, "bicubic"), smooth, rtol=0, atol=1e-5)
+    plain = F.interpolate(x, size, mode="bilinear")
+    torch.testing.assert_close(resized(x, size, "bilinear"), plain, rtol=0, atol=1e-5)
     torch.testing.assert_close(resized(x, size, "area"), F.interpolate(x, size, mode="area"), rtol=0, atol=1e-6)
     assert float(ratio(new, old)) == pytest.approx(new / old)
 

@@ -155,11 +155,11 @@ class Crisp(Model):
         elif self.config.contrast:
             a = a * contrast
         depth = enlarged + a + b
-        share = 2 * torch.sigmoid(share)
+        share, steep = 2 * torch.sigmoid(share), torch.sigmoid(maps[:, 4:5])
         for _ in range(self.config.rounds):
             lacking = share * enlarge(missing(depth, x, valid), size)
             if self.config.edges:
-                lacking = torch.lerp(lacking, lacking * _steepness(depth, x), torch.sigmoid(maps[:, 4:5]))
+                lacking = torch.lerp(lacking, lacking * _steepness(depth, x), steep)
             depth = depth + lacking
         return restored(depth, valid, middle, span), (error.clamp(-6, 6).exp() * (contrast + TINY) * span)
 
@@ -225,6 +225,8 @@ def _octaves(low: Depth, size: Size) -> torch.Tensor:
 
 
 def _bilinear(x: torch.Tensor, size: Size) -> torch.Tensor:
+    if exporting():
+        return resized(x, size, "bilinear")
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
