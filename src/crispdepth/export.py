@@ -114,8 +114,12 @@ def to_onnx(model: Model, path: Path, scale: float) -> None:
                 dynamic_axes=axes,
                 opset_version=OPSET,
             )
-        except torch.onnx.errors.OnnxExporterError as error:
-            what = str(error).splitlines()[0]
+        except (
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:  # an operation that no graph has, a size it cannot follow
+            what = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{type(model).__name__} cannot be exported, use --engine torch ({what})") from error
     graph = onnx.load(str(path))
     onnx.helper.set_model_props(graph, _about(model, scale))
