@@ -62,7 +62,7 @@ class Enlarged(NamedTuple):
 
 
 class Stage(nn.Module):
-    """Residual blocks on features (b, width, h, w), and from them changes (b, factor², h, w): one for each new pixel."""
+    """Residual blocks on features (b, width, h, w), and from them changes (b, factor², h, w), one a new pixel."""
 
     def __init__(self, factor: int, config: CtktConfig) -> None:
         super().__init__()

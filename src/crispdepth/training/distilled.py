@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from crispdepth.degradation import downsample
-from crispdepth.geometry import enlarge, normalised, restored
+from crispdepth.geometry import normalised, restored
 from crispdepth.losses import absolute, root_square
 from crispdepth.models.classical import Bicubic
 from crispdepth.models.ctkt import Ctkt, DENet
