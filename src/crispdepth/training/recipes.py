@@ -103,9 +103,15 @@ class CtktRecipe(Recipe):
 
     sensors: Sensors = field(
         default_factory=lambda: Sensors(
-            misaligned=0.0, soft_rgb=0.0, fattened=0.0, eight_bit=0.3, whole=0.9, scales=(2, 4, 4, 8, 8, 16, 16)
+            whole=1.0, kernels=0.15, rounded=0.5, blurred=0.03, misaligned=0.0, soft_rgb=0.0, fattened=0.0,
+            stepped=0.1, soft_depth=0.5, eight_bit=0.4, scales=(2, 4, 4, 4, 8, 8, 8, 16, 16),
         )
-    )
+    )  # fmt: skip
+    patches: tuple[tuple[int, int], ...] = ((4, 160),)
+    distinct: int = 3_000
+    learning_rate: float = 1.5e-3
+    ramp: int = 300
+    ema: float = 0.998
     network: CtktConfig = field(default_factory=CtktConfig)
     estimator: DENetConfig = field(default_factory=DENetConfig)
     clip: float = 1.0
