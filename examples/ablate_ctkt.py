@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--scenes-folder", type=Path)
     asked = parser.parse_args()
-    words = [f"steps={asked.steps}", f"validate_every={asked.steps}", "warmup=50", "ema=0.99", "ramp=1"]
+    words = [f"steps={asked.steps}", f"validate_every={asked.steps}", "warmup=50", "ema=0.99", "ramp=300"]
     if asked.quick:
         asked.rows, asked.seeds, asked.folder = ["all, with structure prediction"], "0", asked.folder / "quick"
         words += [*QUICK, "steps=2", "validate_every=2"]

@@ -186,6 +186,25 @@ def test_many_files_report_the_bad_one_and_exit_with_1(tmp_path: Path) -> None:
     assert [p.name for p in out.iterdir()] == ["one.png"]
 
 
+def test_predict_takes_what_a_sensor_has(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path, holes=True)
+    levels = np.full((12, 16), 2, dtype=np.uint8)
+    levels[:, :4] = 0
+    Image.fromarray(levels).save(tmp_path / "conf.png")
+    np.savetxt(tmp_path / "rt.txt", np.eye(4))
+    words = ["--low", low, "--unit", "mm", "--rgb", rgb, "-o", tmp_path / "o.png", "--align", "auto"]
+    words += ["--confidence", tmp_path / "conf.png", "--min-confidence", 1, "--out-confidence", tmp_path / "e.exr"]
+    words += ["--depth-intrinsics", "15,15,7.5,5.5", "--rgb-intrinsics", "60,60,31.5,23.5"]
+    words += ["--extrinsics", tmp_path / "rt.txt", "--max-hole-px", 14, "--mesh", tmp_path / "m.glb"]
+    done = crispdepth("predict", *words)
+    assert done.returncode == 0, done.stderr
+    for word in ("trusted", "moved    16x12", "align", "holes wider than 14 px", "m.glb (", "e.exr (expected error, m"):
+        assert word in done.stdout, done.stdout
+    valid = read_depth(tmp_path / "o.png", "mm").valid
+    assert not valid[:, :15].any()  # what was not trusted is 16 px wide
+    assert valid[:, 16:].all()
+
+
 # ------------------------------------------------------------------------------- real sensors
 
 

@@ -15,7 +15,8 @@ PACKAGE = ROOT / "src" / "crispdepth"
 
 # From the ground up. A module may import from floors below its own, never beside or above.
 FLOORS = (
-    ("types", "layers.attention", "layers.blocks"),
+    ("types", "layers.strips"),
+    ("layers.attention", "layers.blocks"),
     ("geometry", "picture", "units", "atomic", "extras", "formats.raw", "formats.ply", "formats.glb"),
     (
         "intrinsics",

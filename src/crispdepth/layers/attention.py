@@ -17,7 +17,7 @@ def exact(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> to
 
 def fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
     """As ``exact`` up to rounding, computed in tiles by PyTorch: the n x m weights are never held."""
-    q, k, v = (x.unsqueeze(1) for x in (q, k, v))  # the fused kernels want an axis of heads
+    q, k, v = (x.contiguous().unsqueeze(1) for x in (q, k, v))  # the kernels want an axis of heads, and no gaps
     return F.scaled_dot_product_attention(q, k, v, scale=scale).squeeze(1)
 
 

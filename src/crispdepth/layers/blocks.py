@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from crispdepth.layers.strips import overwritten
+
 KERNELS = {2: (6, 2, 2), 4: (8, 4, 2), 8: (12, 8, 2), 16: (20, 16, 2)}  # scale: kernel, stride, padding
 
 
@@ -24,6 +26,6 @@ class BackProjection(nn.Module):
         self.act1, self.act2, self.act3 = nn.PReLU(width), nn.PReLU(channels), nn.PReLU(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        projected = self.act1(self.conv1(x))
-        lost = self.act2(self.conv2(projected)) - x
-        return projected + self.act3(self.conv3(lost))
+        projected = overwritten(self.act1, self.conv1(x))
+        lost = overwritten(lambda y, x: self.act2(y) - x, self.conv2(projected), x)
+        return overwritten(lambda x, y: x + self.act3(y), projected, self.conv3(lost))

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from crispdepth.geometry import enlarge, normalised, restored
+from crispdepth.geometry import enlarge, local_range, normalised, restored
 from crispdepth.layers.blocks import BackProjection
 from crispdepth.models import saved
 from crispdepth.types import Depth, Mask, Model, Rgb, Size
 
+TINY = 0.02  # of the low map's range: below this, contrast is noise or rounding
 SLACK = 0.25  # powers of 2: up to 1.19 times beyond a cascade's factor, bicubic does the rest
 
 
@@ -54,12 +55,25 @@ class Residual(nn.Module):
         return x + self.second(F.relu(self.first(x), inplace=True))
 
 
+class Enlarged(NamedTuple):
+    """What DSRNet tells, each map ``factor`` times larger than its input: the ``depth`` (b, 1, H, W), normalised; its
+    start, the ``plain`` bicubic one; the local ``contrast`` its changes are counted in; each stage's features."""
+
+    depth: Depth
+    factor: int
+    plain: Depth
+    contrast: Depth
+    stages: list[torch.Tensor]
+
+
 class DSRNet(nn.Module):
     """Depth ``factor`` times larger, by back-projection blocks (DBPN, Haris et al. 2018) in ``config.stages`` stages.
 
     A stage takes the high-resolution features of the one before back down, adds them to the low-resolution ones,
-    and goes up again. The last convolution sees all stages; its output is added to the bicubic enlargement, which
-    an untrained network therefore returns.
+    and goes up again. The last convolution sees all stages; its output, times the local contrast (the range of 3x3
+    readings), is added to the bicubic enlargement, which an untrained network therefore returns. The network also
+    sees each reading as a share of that range: so a small step is the same question as a large one, and flat places
+    stay flat.
     """
 
     def __init__(self, factor: int, config: CtktConfig) -> None:
@@ -67,7 +81,7 @@ class DSRNet(nn.Module):
         inner, outer = config.low_width, config.high_width
         self.factor = factor
         self.enter = nn.Sequential(
-            nn.Conv2d(2, inner, 3, padding=1), nn.PReLU(inner), *(Residual(inner) for _ in range(config.entry))
+            nn.Conv2d(3, inner, 3, padding=1), nn.PReLU(inner), *(Residual(inner) for _ in range(config.entry))
         )
         self.up = nn.ModuleList(BackProjection(inner, outer, factor, up=True) for _ in range(config.stages))
         self.down = nn.ModuleList(BackProjection(outer, inner, factor, up=False) for _ in range(config.stages - 1))
@@ -78,26 +92,19 @@ class DSRNet(nn.Module):
         assert self.leave.bias is not None
         nn.init.zeros_(self.leave.bias)
 
-    def forward(self, x: Depth, seen: torch.Tensor) -> tuple[Depth, Depth, list[torch.Tensor]]:
-        """Normalised depth (b, 1, h, w) and where it was measured (1, else 0), to three things ``factor`` times larger:
-        the depth, its bicubic enlargement, and each stage's features (b, high_width, factor·h, factor·w)."""
-        inner = self.enter(torch.cat([x, seen], 1).contiguous(memory_format=torch.channels_last))
+    def forward(self, x: Depth, seen: torch.Tensor) -> Enlarged:
+        """``x`` (b, 1, h, w), normalised and without holes, and where it was measured (1, else 0)."""
+        near, far = local_range(x, torch.ones_like(x, dtype=torch.bool), radius=1)
+        shares = (x - near) / (far - near + TINY) - 0.5
+        inner = self.enter(torch.cat([x, shares, seen], 1).contiguous(memory_format=torch.channels_last))
         stages = [self.up[0](inner)]
         for down, up in zip(self.down, list(self.up)[1:], strict=True):
             inner = inner + down(stages[-1])
             stages.append(up(inner))
-        plain = enlarge(x, (x.shape[-2] * self.factor, x.shape[-1] * self.factor))
-        return plain + self.leave(torch.cat(stages, 1)), plain, stages
-
-
-class Enlarged(NamedTuple):
-    """What ``Ctkt.enlarged`` tells: ``depth`` (b, 1, H, W), normalised, of the size asked for. And, of the last network
-    of the cascade, at its own size: its ``factor``, ``plain`` depth (bicubic) and ``stages`` (features); none at x1."""
-
-    depth: Depth
-    factor: int
-    plain: Depth
-    stages: list[torch.Tensor]
+        size = (x.shape[-2] * self.factor, x.shape[-1] * self.factor)
+        plain, contrast = enlarge(x, size), F.interpolate(far - near, size, mode="bilinear")
+        depth = plain + contrast * self.leave(torch.cat(stages, 1))
+        return Enlarged(depth, self.factor, plain, contrast, stages)
 
 
 class Ctkt(Model):
@@ -130,14 +137,12 @@ class Ctkt(Model):
         return restored(self.enlarged(x, valid, size).depth, valid, middle, span)
 
     def enlarged(self, x: Depth, valid: Mask, size: Size) -> Enlarged:
-        """``x`` (b, 1, h, w), normalised and filled, to ``size``, and how it was reached."""
-        depth, plain, stages, factor = x, x, [], 1
+        """``x`` (b, 1, h, w), normalised and filled, to ``size``; the rest is as the last DSRNet left it."""
+        made = Enlarged(x, 1, x, torch.zeros_like(x), [])
         for factor in cascade((x.shape[-2], x.shape[-1]), size):
-            seen = F.interpolate(valid.to(x.dtype), depth.shape[-2:], mode="nearest-exact")
-            depth, plain, stages = (self.x2 if factor == 2 else self.x4)(depth, seen)
-        if tuple(depth.shape[-2:]) != tuple(size):
-            depth = enlarge(depth, size)
-        return Enlarged(depth, factor, plain, stages)
+            seen = F.interpolate(valid.to(x.dtype), made.depth.shape[-2:], mode="nearest-exact")
+            made = (self.x2 if factor == 2 else self.x4)(made.depth, seen)
+        return made if tuple(made.depth.shape[-2:]) == tuple(size) else made._replace(depth=enlarge(made.depth, size))
 
     @classmethod
     def from_file(cls, path: Path) -> Self:

@@ -17,6 +17,7 @@ from torch import nn
 from crispdepth.geometry import normalised, restored
 from crispdepth.layers.attention import ATTENTIONS
 from crispdepth.layers.blocks import KERNELS, BackProjection
+from crispdepth.layers.strips import overwritten, spread, thrifty
 from crispdepth.models import saved
 from crispdepth.models.naima_released import refuse, renamed, unwrapped
 from crispdepth.types import Depth, InputError, Mask, Model, Rgb, Size
@@ -28,6 +29,7 @@ except ImportError as error:
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of red, green, blue
 TINY = 1e-8  # added to spectra by the released code
+BINS = 8192  # of a spectrum, fused at once
 Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]  # depth features, RGB features
 
 
@@ -158,7 +160,7 @@ class Tokens(nn.Module):
 
 
 class Rcab(nn.Module):
-    """Residual channel attention block (Zhang et al. 2018); (b, c, h, w) to the same."""
+    """Residual channel attention block (Zhang et al. 2018); (b, c, h, w) to the same, written over it."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -167,9 +169,9 @@ class Rcab(nn.Module):
         self.squeeze, self.excite = nn.Conv2d(width, narrow, 1), nn.Conv2d(narrow, width, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.second(F.leaky_relu(self.first(x), 0.2))
-        gate = self.excite(F.relu(self.squeeze(y.mean(dim=(2, 3), keepdim=True))))
-        return x + y * gate.sigmoid()
+        y = self.second(_leaky(self.first(x), 0.2))
+        gate = self.excite(F.relu(self.squeeze(y.mean(dim=(2, 3), keepdim=True)))).sigmoid()
+        return overwritten(lambda x, y: torch.addcmul(x, y, gate), x, y)
 
 
 class DepthEncoder(nn.Module):
@@ -180,7 +182,7 @@ class DepthEncoder(nn.Module):
         self.blocks = nn.Sequential(*(Rcab(width) for _ in range(count)), _conv3(width, width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.blocks(x)
+        return overwritten(torch.add, self.blocks(x.clone() if thrifty(x) else x), x)
 
 
 class RgbEncoder(nn.Module):
@@ -191,7 +193,7 @@ class RgbEncoder(nn.Module):
         self.first, self.second = _conv3(width, width), _conv3(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.second(F.leaky_relu(self.first(x), 0.2))
+        return overwritten(torch.add, self.second(_leaky(self.first(x), 0.2)), x)
 
 
 class TokenEncoder(nn.Module):
@@ -252,7 +254,7 @@ class Gta(nn.Module):
 
 
 class UnetConv(nn.Module):
-    """Two convolutions, plus a 1x1 convolution of the input."""
+    """Two convolutions, plus a 1x1 convolution of the input, which is run with the first."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -260,8 +262,10 @@ class UnetConv(nn.Module):
         self.identity = nn.Conv2d(channels, width, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = F.leaky_relu(self.second(F.leaky_relu(self.first(x), 0.1)), 0.1)
-        return y + self.identity(x)
+        weight = torch.cat([self.first.weight, F.pad(self.identity.weight, (1, 1, 1, 1))])
+        bias = torch.cat([_bias(self.first), _bias(self.identity)])
+        y, same = F.conv2d(x, weight, bias, padding=1).chunk(2, dim=1)
+        return _leaky(self.second(F.leaky_relu(y, 0.1)), 0.1) + same
 
 
 class DenseBlock(nn.Module):
@@ -273,9 +277,9 @@ class DenseBlock(nn.Module):
         self.conv3 = _conv3(channels + 2 * growth, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x1 = F.leaky_relu(self.conv1(x), 0.2)
-        x2 = F.leaky_relu(self.conv2(x1), 0.2)
-        return F.leaky_relu(self.conv3(torch.cat([x, x1, x2], dim=1)), 0.2)
+        x1 = _leaky(self.conv1(x), 0.2)
+        x2 = _leaky(self.conv2(x1), 0.2)
+        return _leaky(self.conv3(torch.cat([x, x1, x2], dim=1)), 0.2)
 
 
 class InvertibleBlock(nn.Module):
@@ -286,21 +290,20 @@ class InvertibleBlock(nn.Module):
 
     def __init__(self, channels: int, split: int) -> None:
         super().__init__()
-        self.sizes = [split, channels - split]
+        self.split = split
         self.mix = nn.Conv2d(channels, channels, 1, bias=False)
         nn.init.orthogonal_(self.mix.weight)
         self.f = DenseBlock(channels - split, split)
         self.g, self.h = DenseBlock(split, channels - split), DenseBlock(split, channels - split)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x1, x2 = self.mix(x).split(self.sizes, dim=1)
-        y1 = x1 + self.f(x2)
-        gain = torch.exp(0.8 * (2 * torch.sigmoid(self.h(y1)) - 1))
-        return torch.cat([y1, x2 * gain + self.g(y1)], dim=1)
+        x1, x2 = F.conv2d(x, self.mix.weight[: self.split]), F.conv2d(x, self.mix.weight[self.split :])
+        y1 = overwritten(torch.add, x1, self.f(x2))
+        return torch.cat([y1, overwritten(_coupled, x2, self.h(y1), self.g(y1))], dim=1)
 
 
 class SpectrumFusion(nn.Module):
-    """The paper's FreDiff: two spectra, of depth and of RGB, to one, bin by bin."""
+    """The paper's FreDiff: two spectra (b, channels, bins), of depth and of RGB, to one, bin by bin."""
 
     def __init__(self, depth: int, rgb: int, width: int) -> None:
         super().__init__()
@@ -310,8 +313,16 @@ class SpectrumFusion(nn.Module):
         self.post = nn.Conv2d(2 * width, width, 1)
 
     def forward(self, depth: torch.Tensor, rgb: torch.Tensor) -> torch.Tensor:
-        d, g = self.pre_depth(depth), self.pre_rgb(rgb)
-        return self.post(torch.cat([self.keep(d), self.differ((g - d).abs())], dim=1))
+        d, g = _mixed(self.pre_depth, depth), _mixed(self.pre_rgb, rgb)
+        keep, last_keep = _ends(self.keep)
+        differ, last_differ = _ends(self.differ)
+        kept = _leaky(_mixed(keep, d), 0.1)
+        different = _leaky(_mixed(differ, (g - d).abs()), 0.1)
+        # post(cat(last_keep(kept), last_differ(different))), as one matrix for each
+        a, b = self.post.weight.flatten(1).chunk(2, dim=1)
+        bias = a @ _bias(last_keep) + b @ _bias(last_differ) + _bias(self.post)
+        a, b = a @ last_keep.weight.flatten(1), b @ last_differ.weight.flatten(1)
+        return a @ kept + b @ different + bias[:, None]
 
 
 class FrequencyFusion(nn.Module):
@@ -327,7 +338,20 @@ class FrequencyFusion(nn.Module):
         self.post = nn.Conv2d(channels, channels, 1)
 
     def forward(self, depth: torch.Tensor, rgb: torch.Tensor) -> torch.Tensor:
-        d, g = _spectrum(self.pre_depth(depth) + TINY), _spectrum(self.pre_rgb(rgb) + TINY)
+        size = depth.shape[-2:]
+        spectra = (
+            _spectrum(_mixed(conv, x).unflatten(2, size) + TINY)
+            for conv, x in ((self.pre_depth, depth), (self.pre_rgb, rgb))
+        )
+        d, g = (x.flatten(2) for x in spectra)
+        fused = overwritten(self._fused, d, g, step=BINS).unflatten(2, (size[0], -1))
+        planes = torch.cat([torch.fft.irfft2(part, s=size).abs_() for part in fused.split(8, dim=1)], dim=1)
+        weight = self.post.weight.flatten(1).t().expand(len(planes), -1, -1)
+        pixels = torch.baddbmm(_bias(self.post), planes.flatten(2).transpose(1, 2), weight)
+        return pixels.transpose(1, 2).unflatten(2, size)
+
+    def _fused(self, d: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        """Two complex spectra (b, channels, bins) to one."""
         amplitude = self.amplitude(d.abs(), g.abs())
         if self.circle:
             x, y = self.phase(_on_circle(d), _on_circle(g)).chunk(2, dim=1)
@@ -336,8 +360,7 @@ class FrequencyFusion(nn.Module):
         else:
             phase = self.phase(d.angle(), g.angle())
             cosine, sine = phase.cos(), phase.sin()
-        fused = torch.complex(amplitude * cosine + TINY, amplitude * sine + TINY) + TINY
-        return self.post(torch.fft.irfft2(fused, s=depth.shape[-2:]).abs())
+        return torch.complex(amplitude * cosine + 2 * TINY, amplitude * sine + TINY)
 
 
 class Bridge(nn.Module):
@@ -361,8 +384,9 @@ class Bridge(nn.Module):
         r = self.rgb_in(rgb)
         both = torch.cat([self.space(torch.cat([large, r], dim=1)), self.frequency(large, r)], dim=1)
         fused = self.fuse(both)
-        contrast = fused.std(dim=(2, 3), keepdim=True, correction=0) + fused.mean(dim=(2, 3), keepdim=True)
-        return self.down(fused * self.gate(contrast).sigmoid() + large), rgb
+        mean = fused.mean(dim=(2, 3), keepdim=True)
+        gate = self.gate(spread(fused, mean) + mean).sigmoid()
+        return self.down(overwritten(lambda x, y: torch.addcmul(x, y, gate), large, fused)), rgb
 
 
 class Upsampler(nn.Module):
@@ -380,7 +404,7 @@ class Upsampler(nn.Module):
         x = self.project(x)
         if self.detail is not None:
             x = x + self.detail(rgb)
-        return self.last(F.leaky_relu(self.narrow(self.encoders(x)), 0.2))
+        return self.last(_leaky(self.narrow(self.encoders(x)), 0.2))
 
 
 class Naima(Model):
@@ -418,8 +442,8 @@ class Naima(Model):
     def residual(self, rgb: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
         """What ``network`` adds to the bicubic enlargement of ``low``."""
         tokens = self.tokens(rgb)
-        depth1 = F.leaky_relu(self.conv_depth(low), 0.2)
-        rgb1 = F.leaky_relu(self.conv_rgb(rgb), 0.2)
+        depth1 = _leaky(self.conv_depth(low), 0.2)
+        rgb1 = _leaky(self.conv_rgb(rgb), 0.2)
         d, r = self.gta1(depth1, tokens[0], rgb1)
         b, rgb2 = self.bridge1(self.conv1(d), r)
         d, r = self.gta2(torch.cat([d, b + depth1], dim=1), tokens[1], rgb2)
@@ -531,7 +555,7 @@ def from_released(state_dict: Mapping[str, Any], scale: int, attention: str = "f
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise InputError(f"a tensor of the checkpoint has another shape: {error}") from error
-    return model.eval()
+    return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 SMALL_CONFIG = NaimaConfig(
@@ -576,23 +600,48 @@ def _two_conv1(channels: int, narrow: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(channels, narrow, 1), nn.LeakyReLU(0.1), nn.Conv2d(narrow, width, 1))
 
 
+def _ends(two: nn.Sequential) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """The two convolutions of a ``_two_conv1``."""
+    first, last = two[0], two[2]
+    assert isinstance(first, nn.Conv2d) and isinstance(last, nn.Conv2d)
+    return first, last
+
+
+def _bias(conv: nn.Conv2d) -> torch.Tensor:
+    assert conv.bias is not None
+    return conv.bias
+
+
+def _leaky(x: torch.Tensor, slope: float) -> torch.Tensor:
+    """leaky_relu, written over what a convolution has just made."""
+    return F.leaky_relu(x, slope, inplace=True)
+
+
+def _mixed(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """A 1x1 convolution of ``x`` (b, n, ...) in whatever layout, as planes (b, m, pixels)."""
+    weight = conv.weight.flatten(1).expand(len(x), -1, -1)
+    return torch.baddbmm(_bias(conv)[:, None], weight, x.flatten(2))
+
+
+def _coupled(x: torch.Tensor, h: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    return x * torch.exp(0.8 * (2 * torch.sigmoid(h) - 1)) + g
+
+
 def _bicubic(x: torch.Tensor, size: Size) -> torch.Tensor:
     return F.interpolate(x, size, mode="bicubic", align_corners=False)
 
 
 def _spectrum(x: torch.Tensor) -> torch.Tensor:
     """rfft2 (b, c, H, W/2 + 1), its real bins with imaginary part +0: rounding would choose between phase +π and -π."""
-    spectrum = torch.fft.rfft2(x)
+    spectrum = torch.fft.rfft2(x.float())
     height, width = x.shape[-2:]
-    real = torch.zeros(spectrum.shape[-2:], dtype=torch.bool, device=x.device)
-    rows = [0, height // 2] if height % 2 == 0 else [0]
-    columns = [0, width // 2] if width % 2 == 0 else [0]
-    for row in rows:
-        real[row, columns] = True
-    return torch.complex(spectrum.real, torch.where(real, 0.0, spectrum.imag))
+    for row in {0, height // 2} if height % 2 == 0 else {0}:
+        for column in {0, width // 2} if width % 2 == 0 else {0}:
+            torch.view_as_real(spectrum)[..., row, column, 1] = 0
+    return spectrum
 
 
 def _on_circle(spectrum: torch.Tensor) -> torch.Tensor:
-    """Cosine and sine of the phase, (b, 2c, H, W/2 + 1)."""
+    """Cosine and sine of the phase of (b, c, bins), (b, 2c, bins)."""
     length = spectrum.abs() + TINY
     return torch.cat([spectrum.real / length, spectrum.imag / length], dim=1)

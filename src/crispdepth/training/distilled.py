@@ -12,7 +12,7 @@ from torch import nn
 
 from crispdepth.degradation import downsample
 from crispdepth.geometry import enlarge, normalised, restored
-from crispdepth.losses import absolute
+from crispdepth.losses import absolute, root_square
 from crispdepth.models.classical import Bicubic
 from crispdepth.models.ctkt import Ctkt, DENet
 from crispdepth.picture import Panel, Range, colours, depth_panel, error_panel
@@ -166,7 +166,8 @@ class CtktTask(Task):
         size = (target.shape[-2], target.shape[-1])
         sr = _where_known(self.resolved(batch["low"], batch["valid"], size), target, known)
         weight = self.difficulty(batch, size)
-        values = {"resolution": (absolute(sr.depth, target) * weight).mean()}
+        off = absolute(sr.depth, target) + recipe.root_square_weight * root_square(sr.depth, target)
+        values = {"resolution": (off * weight).mean()}
         values["side"] = _mean((absolute(side, target) * weight).mean() for side in sr.sides)
         if not recipe.joint:
             return values
@@ -174,13 +175,13 @@ class CtktTask(Task):
         values["estimation"] = absolute(de.depth, target).mean()
         values["side"] = values["side"] + _mean(absolute(side, target).mean() for side in de.sides)
         stages = range(len(sr.sides))
-        off = [(error(sr.sides[i], target), error(de.sides[i], target)) for i in stages]
-        learns = [who_learns(*off[i], recipe.roles) for i in stages]
+        errors = [(error(sr.sides[i], target), error(de.sides[i], target)) for i in stages]
+        learns = [who_learns(*errors[i], recipe.roles) for i in stages]
         values["denet_teaches"] = learns[-1].mean()
         if recipe.output_weight:
             values["output"] = _mean(exchange(sr.sides[i], de.sides[i], learns[i]) for i in stages)
         if recipe.affinity_weight:
-            learns = [who_learns(between(off[i][0]), between(off[i][1]), recipe.roles) for i in stages]
+            learns = [who_learns(between(errors[i][0]), between(errors[i][1]), recipe.roles) for i in stages]
             alike = [(affinity(sr.stages[i]), affinity(de.stages[i])) for i in stages]
             values["affinity"] = _mean(exchange(*alike[i], learns[i]) for i in stages)
         if recipe.structure_weight:
@@ -198,12 +199,12 @@ class CtktTask(Task):
         return TYPICAL / (absolute(plain, batch["depth"]) + EASIEST)
 
     def resolved(self, low: Depth, valid: Mask, size: Size) -> Outputs:
-        """DSRNet's answer, in the unit of ``low``; a side output is added to the last network's bicubic enlargement."""
+        """DSRNet's answer, in the unit of ``low``; a side output changes the bicubic enlargement as the last does."""
         x, middle, span = normalised(low, valid)
         made = self.network.enlarged(x, valid, size)
         sides = []
         for layer, features in zip(self.sides[f"x{made.factor}"].children(), made.stages, strict=True):
-            side = made.plain + layer(features)
+            side = made.plain + made.contrast * layer(features)
             sides.append(side if tuple(side.shape[-2:]) == size else enlarge(side, size))
         depth, *sides = (restored(d.float(), valid, middle, span) for d in (made.depth, *sides))
         return Outputs(depth, sides, made.stages)

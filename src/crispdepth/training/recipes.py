@@ -92,7 +92,8 @@ class TokensRecipe(Recipe):
 class CtktRecipe(Recipe):
     """DSRNet (``network``) learns beside DENet (``estimator``, which no weight above 0 needs: then DSRNet is alone).
 
-    The loss is the sum of six terms, each times its weight: ``resolution`` and ``estimation``, each network's error;
+    The loss is the sum of six terms, each times its weight: ``resolution`` and ``estimation``, each network's mean
+    absolute error (and ``root_square_weight`` of DSRNet's RMSE: without it edges count too little at first);
     ``side``, that of their side outputs; ``output`` and ``affinity``, what they teach each other: depth, and which
     places look alike; ``structure``, the structure prediction. ``output`` and ``affinity`` grow from 0 over the
     share ``exchange_ramp`` of the steps. ``roles``: who teaches, the one that is right: at each ``pixel``; there, but
@@ -117,6 +118,7 @@ class CtktRecipe(Recipe):
     uncertainty: bool = True
     exchange_ramp: float = 0.1
     resolution_weight: float = 1.0
+    root_square_weight: float = 0.5
     estimation_weight: float = 1.0
     side_weight: float = 0.1
     output_weight: float = 0.1
