@@ -563,6 +563,8 @@ def test_a_folder_of_pictures_gives_a_folder_of_results(weights: Path, tmp_path:
     ("words", "cure"),
     [
         (["-o", "o.png"], "give --low, or --rgb alone"),
+        (["--rgb", "photo.png", "-o", "o.png"], "needs --model"),
+        (["--rgb", "photo.png", "-o", "o.png", "--model", "w.safetensors", "--align", "auto"], "add --low"),
         (["--rgb", "photo.png", "-o", "o.png", "--model", "crisp"], "--low"),
         (["--rgb", "photo.png", "-o", "o.png", "--model", "w.safetensors", "--focal", "-3"], "in pixels of --rgb"),
         (["--rgb", "photo.png", "-o", "o.png", "--model", "w.safetensors", "--scale", "2"], "--size"),
@@ -714,5 +716,5 @@ def test_the_real_image_of_nyu_is_measured(real_data: Path, weights: Path) -> No
 
 def test_the_small_network_is_small() -> None:
     model = Symbiotic(dataclasses.replace(SMALL_CONFIG, classes=CLASSES))
-    assert 3e6 < sum(p.numel() for p in model.parameters()) < 6e6  # in half precision 12 MB
+    assert 2e6 < sum(p.numel() for p in model.parameters()) < 6e6  # in half precision 12 MB
     assert [exchange.to_depth is not None for exchange in model.exchanges] == [False, True, True, True]

@@ -29,8 +29,8 @@ NOT_SHAPE = ("id2label", "label2id", "architectures", "transformers_version", "d
 ENCODERS: dict[str, dict[str, Any]] = {
     "convnext-2m": {  # two of our own, named by their parameters; layer scale as for a start from random weights
         "model_type": "convnext",
-        "hidden_sizes": [48, 96, 160, 256],
-        "depths": [2, 2, 4, 2],
+        "hidden_sizes": [32, 64, 128, 256],
+        "depths": [1, 2, 4, 3],
         "layer_scale_init_value": 0.1,
     },
     "convnext-500k": {
@@ -80,7 +80,7 @@ class SymbioticConfig:
 
 SMALL_CONFIG = SymbioticConfig(
     encoder="convnext-2m",
-    width=64,
+    width=48,
     exchange_strides=(8, 16, 32),
     expansion=2,
     max_depth_m=20.0,

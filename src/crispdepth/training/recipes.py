@@ -262,7 +262,10 @@ def _naima(scale: int, side: int) -> NaimaRecipe:
 
 _SMALL = SemiRecipe(  # for a CPU, on scenes
     network=dataclasses.replace(symbiotic.SMALL_CONFIG, classes=CLASSES),
-    patches=((8, 160), (8, 160), (2, 320)),
+    patches=((6, 160), (6, 160), (2, 256)),
+    steps=6_000,
+    distinct=1_200,
+    learning_rate=1e-3,
     clip=1.0,
     weight_decay=0.01,
 )
@@ -300,9 +303,7 @@ RECIPES: dict[str, Recipe] = {
     "ctkt": CtktRecipe(),
     "ctkt-gpu": CtktRecipe(**_ON_GPU),
     "symbiotic-small": _SMALL,
-    "symbiotic-tiny": dataclasses.replace(
-        _SMALL, network=dataclasses.replace(symbiotic.TINY_CONFIG, classes=CLASSES), learning_rate=1e-3
-    ),
+    "symbiotic-tiny": dataclasses.replace(_SMALL, network=dataclasses.replace(symbiotic.TINY_CONFIG, classes=CLASSES)),
     "symbiotic": _PUBLISHED,
     "symbiotic-kitti": dataclasses.replace(
         _PUBLISHED,
