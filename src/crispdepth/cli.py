@@ -70,9 +70,11 @@ def _path(text: str | None) -> Path | None:
 
 @app.command()
 def predict(
-    low: Annotated[str, typer.Option(help="Low-resolution depth: a file, a folder, a quoted pattern, a recording")],
     out: Out,
-    rgb: Annotated[str | None, typer.Option(help="The colour picture of the same view")] = None,
+    low: Annotated[
+        str | None, typer.Option(help="Low-resolution depth: a file, a folder, a quoted pattern, a recording")
+    ] = None,
+    rgb: Annotated[str | None, typer.Option(help="The colour picture of the same view; or all there is")] = None,
     unit: Annotated[
         str | None,
         typer.Option(help="What the values of --low are: mm m kitti tum sunrgbd realsense:SCALE disparity relative"),
@@ -101,6 +103,10 @@ def predict(
     calib: Annotated[
         str | None, typer.Option(help="Middlebury's calib.txt: --low is its disparity, and becomes metres")
     ] = None,
+    focal: Annotated[
+        float | None, typer.Option(help="Focal length in pixels of --rgb: sets the scale of depth from it alone")
+    ] = None,
+    classes: Annotated[Path | None, typer.Option(help="Without --low: write what is what into this .png")] = None,
     truth: Annotated[Path | None, typer.Option(help="True depth to compare with (same unit)")] = None,
     confidence: Annotated[
         str | None, typer.Option(help="The sensor's own confidence: ARKit's 0 1 2, or 0..255, or floats of 0..1")
@@ -116,9 +122,11 @@ def predict(
     nan_holes: Annotated[bool, typer.Option(help="NaN and inf in npy and tif files mean no reading")] = False,
     suffix: Annotated[str, typer.Option(help="Extension of the results, when there are many files")] = ".png",
 ) -> None:
-    """Sharpen a low-resolution depth map with its colour picture.
+    """Sharpen a low-resolution depth map with its colour picture, or guess depth from a picture alone.
 
     crispdepth predict --low depth.png --unit mm --rgb photo.jpg -o sharp.png --picture view.png
+
+    crispdepth predict --rgb photo.jpg -o depth.png --classes classes.png --picture view.png
 
     Many files at once: --low 'depth/*.png' --rgb 'photos/*.jpg' -o FOLDER, paired by stem.
     """
@@ -140,12 +148,25 @@ def predict(
         extrinsics=extrinsics,
         align=align,
         calib=calib,
+        focal_px=focal,
     )
-    job = batch.Job(Path(low), out, _path(rgb), picture, points, truth, _path(confidence), out_confidence, mesh)
-    jobs, lonely = batch.pair(job, suffix) if batch.is_many(low) else ([job], [])
-    model = model or (catalog.DEFAULT_WITHOUT_RGB if jobs[0].rgb is None else catalog.DEFAULT)
+    job = batch.Job(
+        low=_path(low),
+        out=out,
+        rgb=_path(rgb),
+        picture=picture,
+        points=points,
+        truth=truth,
+        confidence=_path(confidence),
+        out_confidence=out_confidence,
+        mesh=mesh,
+        classes=classes,
+    )
+    many = batch.is_many(str(job.start))
+    jobs, lonely = batch.pair(job, suffix) if many else ([job], [])
+    model = model or catalog.default(jobs[0].low is not None, jobs[0].rgb is not None)
     loaded = catalog.load(model)
-    if batch.is_many(low):
+    if many:
         _predict_many(jobs, lonely, loaded, settings)
         return
     for line in [f"model    {model}", *batch.run(job, loaded, settings)]:
@@ -180,7 +201,9 @@ def evaluate(
     set_name: Annotated[str, typer.Option("--set", help="See `crispdepth names`")],
     root: Root = None,
     scale: Annotated[float, typer.Option(help="Low map smaller by this factor")] = 8,
-    protocol: Annotated[str, typer.Option(help="How the low map is made and what is cut")] = "fdsr",
+    protocol: Annotated[
+        str | None, typer.Option(help="How the low map is made and what is cut; by default fdsr, or the set's own")
+    ] = None,
     unit: Annotated[str | None, typer.Option(help="Of the depth files; set `folder` only")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write every figure here")] = None,
 ) -> None:
@@ -227,12 +250,12 @@ def bench_speed(
 ) -> None:
     """Time models side by side, and measure their memory, on this machine."""
     from crispdepth.bench import report, speed
-    from crispdepth.models.catalog import CATALOG
+    from crispdepth.models.catalog import sharpeners
 
     if json_path is not None:
         report.check_json(json_path)
     wanted = _size(size)
-    names = [name.strip() for name in models.split(",")] if models else list(CATALOG)
+    names = [name.strip() for name in models.split(",")] if models else sharpeners()
     results = []
     for each in speed.SIZES if wanted is None else (wanted,):
         with report.progress_bar(f"{each[1]}x{each[0]}") as progress:
@@ -275,14 +298,14 @@ def bench_robust(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="crisp, crisp-tiny, ctkt, naima_x8, naima-small …, see docs/train.md")],
+    recipe: Annotated[str, typer.Argument(help="crisp, ctkt, naima_x8, symbiotic-small …, see docs/train.md")],
     changes: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, such as steps=500 sensors.holed=0.4")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The run's folder; by default runs/RECIPE")] = None,
     accelerator: Annotated[str, typer.Option(help="Lightning's word: auto cpu gpu mps")] = "auto",
     devices: Annotated[int, typer.Option(help="GPUs (or processes on a CPU) on each node")] = 1,
     nodes: Annotated[int, typer.Option(help="Machines")] = 1,
     data: Annotated[
-        str, typer.Option(help="scenes, or a data set with pictures to learn from: nyu, folder …")
+        str, typer.Option(help="scenes, or a data set to learn from: nyu, folder …; several: scenes,nyu=FOLDER")
     ] = "scenes",
     root: Root = None,
     unit: Annotated[str | None, typer.Option(help="Of the depth files; data `folder` only")] = None,

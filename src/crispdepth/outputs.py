@@ -1,4 +1,4 @@
-"""What one job writes, made from its result: depth, confidence, a comparison to look at, points, a mesh."""
+"""What one job writes, made from its result: depth, confidence, classes, a comparison to look at, points, a mesh."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crispdepth.geometry import Camera, depth_edges, flying_pixels, points, wide
 from crispdepth.inference import predict
 from crispdepth.job import Job, Settings, intrinsics_of, read_depth
 from crispdepth.mesh import Mesh, grid_mesh, write_mesh
-from crispdepth.metrics import rmse
+from crispdepth.metrics import absrel, rmse
 from crispdepth.models.catalog import load
 from crispdepth.types import InputError, Prediction, Size
 
@@ -29,7 +29,7 @@ class Work:
 
     job: Job
     settings: Settings
-    low: io.DepthFile
+    low: io.DepthFile | None
     rgb: np.ndarray | None  # (H, W, 3) float in 0..1, at the result's size
     rgb_size: Size  # of the picture as it was read, which intrinsics are for
     result: Prediction
@@ -51,17 +51,19 @@ def outputs_of(work: Work) -> tuple[list[Output], list[str]]:
     height, width = result.depth.shape
     write = partial(io.write_depth, depth=result.depth, valid=kept, unit=result.unit, out_unit=work.settings.out_unit)
     outputs = [Output(job.out, f"depth {width}x{height}", write)]
+    if job.classes is not None:
+        outputs.append(_classes(result, job.classes))
     truth = None if job.truth is None else _read_truth(work)
     base = None
-    if truth is not None or job.picture is not None:
+    if work.low is not None and (truth is not None or job.picture is not None):
         base = predict(
             load("bicubic"), low=work.low.depth, valid=work.low.valid, unit=result.unit, size=(height, width)
         )
-    if truth is not None and base is not None:
+    if truth is not None:
         notes.append(_error_line(result, base, truth))
     if job.out_confidence is not None:
         outputs.append(_confidence(work, job.out_confidence, kept))
-    if job.picture is not None and base is not None:
+    if job.picture is not None:
         image = _view(work, base, truth, kept)
         outputs.append(Output(job.picture, "picture", partial(io.write_rgb, rgb=image)))
     if job.points is not None:
@@ -108,6 +110,19 @@ def _kept(work: Work) -> tuple[np.ndarray, list[str]]:
     return kept, [f"holes    {1 - valid.mean():.1%} of the result had no reading nearby: {what}"]
 
 
+def _classes(result: Prediction, path: Path, most: int = 3) -> Output:
+    """The map of classes; to be said of it, those that cover most of the picture."""
+    if result.classes is None:
+        raise InputError(
+            "this model tells no classes apart: leave out --classes, or name weights of Symbiotic: --model"
+        )
+    counts = np.bincount(result.classes.ravel(), minlength=len(result.class_names))
+    found = [i for i in np.argsort(-counts, kind="stable")[:most] if counts[i]]
+    shares = ", ".join(f"{result.class_names[i]} {counts[i] / result.classes.size:.0%}" for i in found)
+    palette = picture.class_colours(len(result.class_names))
+    return Output(path, f"classes: {shares}", partial(io.write_label, classes=result.classes, colours=palette))
+
+
 def _confidence(work: Work, path: Path, kept: np.ndarray) -> Output:
     result = work.result
     if result.confidence is None:
@@ -131,33 +146,43 @@ def _read_truth(work: Work) -> io.DepthFile:
     return truth
 
 
-def _error_line(result: Prediction, base: Prediction, truth: io.DepthFile) -> str:
+def _error_line(result: Prediction, base: Prediction | None, truth: io.DepthFile) -> str:
     scale, sign = (100, "cm") if result.unit == "m" else (1, result.unit)
     target, valid = torch.from_numpy(truth.depth)[None, None], torch.from_numpy(truth.valid)[None, None]
-    ours, theirs = (float(rmse(torch.from_numpy(p.depth)[None, None], target, valid)) * scale for p in (result, base))
-    return f"error    RMSE against the truth {ours:.2f} {sign}; bicubic {theirs:.2f} {sign}"
+    both = [torch.from_numpy(p.depth)[None, None] for p in (result, base) if p is not None]
+    errors = [f"{float(rmse(depth, target, valid)) * scale:.2f} {sign}" for depth in both]
+    beside = f"AbsRel {float(absrel(both[0], target, valid)):.3f}" if base is None else f"bicubic {errors[1]}"
+    return f"error    RMSE against the truth {errors[0]}; {beside}"
 
 
-def _view(work: Work, base: Prediction, truth: io.DepthFile | None, valid: np.ndarray) -> np.ndarray:
-    """RGB, low, bicubic, ours, and with a truth the truth and the error; details at full size below."""
+def _view(work: Work, base: Prediction | None, truth: io.DepthFile | None, valid: np.ndarray) -> np.ndarray:
+    """RGB, low, bicubic, ours, and with a truth the truth and the error; details at full size below.
+
+    From a picture alone: RGB, depth and classes.
+    """
     result = work.result
-    span = picture.Range.of(work.low.depth, work.low.valid, result.unit)
-    h, w = work.low.depth.shape
     panels = [] if work.rgb is None else [picture.rgb_panel(work.rgb)]
-    panels += [
-        picture.depth_panel(work.low.depth, work.low.valid, span, f"low, {w}x{h}"),
-        picture.depth_panel(base.depth, np.ones_like(valid), span, "bicubic"),
-        picture.depth_panel(result.depth, valid, span, "crispdepth"),
-    ]
+    if work.low is None or base is None:
+        span = picture.Range.of(result.depth, valid, result.unit)
+    else:
+        span = picture.Range.of(work.low.depth, work.low.valid, result.unit)
+        h, w = work.low.depth.shape
+        panels += [
+            picture.depth_panel(work.low.depth, work.low.valid, span, f"low, {w}x{h}"),
+            picture.depth_panel(base.depth, np.ones_like(valid), span, "bicubic"),
+        ]
+    panels.append(picture.depth_panel(result.depth, valid, span, "crispdepth"))
+    if result.classes is not None:
+        panels.append(picture.class_panel(result.classes, result.class_names, "classes"))
     if truth is not None:
         worst = picture.Range(0, max(0.1 * (span.high - span.low), 1e-6), result.unit)
         panels += [
             picture.depth_panel(truth.depth, truth.valid, span, "truth"),
             picture.error_panel(result.depth, truth.depth, truth.valid, worst, "error of crispdepth"),
         ]
-    columns = 3 if len(panels) in (3, 6) else 2
+    columns = 3 if len(panels) in (3, 5, 6) else 2
     sheet = picture.comparison(panels, columns)
-    if max(result.depth.shape) <= picture.PANEL_PX:
+    if max(result.depth.shape) <= picture.PANEL_PX or work.low is None:
         return sheet
     window = _busiest(result)
     details = [picture.cropped(p, window, result.depth.shape, "detail") for p in panels]
@@ -176,8 +201,11 @@ def _busiest(result: Prediction, side: int = 320) -> tuple[int, int, int, int]:
 
 
 def _camera(work: Work) -> tuple[Camera, str]:
-    size = work.result.depth.shape
-    known = intrinsics_of(work.job, work.settings)
+    height, width = size = work.result.depth.shape
+    known, focal_px = intrinsics_of(work.job, work.settings), work.settings.focal_px
+    if known is None and focal_px is not None:
+        f_px = focal_px * width / work.rgb_size[1]
+        return Camera(f_px, f_px, (width - 1) / 2, (height - 1) / 2, width, height), "with the focal length given"
     if known is None:
         camera = Camera.from_fov(work.settings.fov_deg, size)
         note = f"a {work.settings.fov_deg:g}° field of view is assumed, so shapes may be stretched: --intrinsics"

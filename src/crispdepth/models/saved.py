@@ -31,6 +31,8 @@ def read(path: Path, name: str, build: Callable[[dict[str, Any]], Network]) -> N
             tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
         network = build({k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
         network.load_state_dict(tensors)
+    except InputError:
+        raise
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} holds no weights of {name} ({error}): save them with {name}.save") from error
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 
 from crispdepth.training.distilled import CtktTask
 from crispdepth.training.examples import Scenes, Source, Stream
-from crispdepth.training.recipes import CrispRecipe, CtktRecipe, NaimaRecipe, Recipe, TokensRecipe
+from crispdepth.training.recipes import CrispRecipe, CtktRecipe, NaimaRecipe, Recipe, SemiRecipe, TokensRecipe
+from crispdepth.training.semi import SemiTask
 from crispdepth.training.supervised import CrispTask, NaimaTask
 from crispdepth.training.task import Task, save_weights, write_recipe
 from crispdepth.training.tokens import TokensTask
@@ -28,6 +29,7 @@ TASKS: dict[type[Recipe], Callable[..., Task]] = {
     CrispRecipe: CrispTask,
     CtktRecipe: CtktTask,
     NaimaRecipe: NaimaTask,
+    SemiRecipe: SemiTask,
     TokensRecipe: TokensTask,
 }
 
@@ -61,7 +63,8 @@ def train(
     with _quiet():
         trainer = _trainer(recipe, folder, accelerator, devices, nodes, _step_of(newest))
         by_number = task.draws_alone or not isinstance(trainer.accelerator, CPUAccelerator)
-        stream = Stream(recipe, _step_of(newest), by_number, source, trainer.global_rank, trainer.world_size)
+        start, rank, world = _step_of(newest), trainer.global_rank, trainer.world_size
+        stream = Stream(recipe, start, by_number, task.source, rank, world, task.make)
         workers = 0 if by_number else workers
         loader = DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None)
         trainer.fit(task, loader, [0], ckpt_path=newest)
