@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +24,46 @@ from crispdepth.reprojection import reproject, size_seen
 from crispdepth.types import InputError, Model, Size
 
 
+@dataclass(frozen=True)
+class Read:
+    """What one job has read, before the model sees it."""
+
+    job: Job
+    settings: Settings
+    low: io.DepthFile
+    rgb: np.ndarray | None  # (H, W, 3) float in 0..1, as in its file
+    lines: list[str]
+
+
 def run(job: Job, model: Model, settings: Settings) -> list[str]:
     """Do one job and write its files, all or none. Returns the lines to show a person.
 
     Raises InputError for anything wrong with the input; nothing has been written then.
     """
+    work, lines = worked(read(job, settings), model)
+    outputs, notes = outputs_of(work)
+    return lines + notes + write_all(outputs)
+
+
+def read(job: Job, settings: Settings) -> Read:
+    """The first third of ``run``: the files, checked, the depth in the picture's camera. Raises InputError."""
     check(job, settings)
     low, lines = _read_low(job, settings)
-    height, width = low.depth.shape
     rgb = None if job.rgb is None else io.read_rgb(job.rgb)
     if rgb is not None and job.rgb is not None:
         lines.append(f"rgb      {job.rgb.name}: {rgb.shape[1]}x{rgb.shape[0]}")
         if settings.depth_intrinsics is not None:
             low, line = _in_colour_camera(low, job, settings, rgb.shape[:2])
             lines.append(line)
-            height, width = low.depth.shape
+    return Read(job, settings, low, rgb, lines)
+
+
+def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
+    """The second third: the model's result, ready for ``outputs_of``, and the lines so far. Raises InputError."""
+    settings, low, rgb, lines = read.settings, read.low, read.rgb, list(read.lines)
     size = settings.size
     if settings.scale is not None:
+        height, width = low.depth.shape
         size = (round(height * settings.scale), round(width * settings.scale))
     result = predict(
         model, low=low.depth, rgb=rgb, valid=low.valid, unit=low.depth_unit, size=size, align=settings.align
@@ -49,8 +72,7 @@ def run(job: Job, model: Model, settings: Settings) -> list[str]:
         lines.append(_align_line(result.shift_px))
     rgb_size = result.depth.shape if rgb is None else rgb.shape[:2]
     at_size = None if rgb is None else _at_size(rgb, result.depth.shape)
-    outputs, notes = outputs_of(Work(job, settings, low, at_size, rgb_size, result))
-    return lines + notes + write_all(outputs)
+    return Work(read.job, settings, low, at_size, rgb_size, result), lines
 
 
 def _read_low(job: Job, settings: Settings) -> tuple[io.DepthFile, list[str]]:
