@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "crispdepth"
 
 # From the ground up. A module may import from floors below its own, never beside or above.
 FLOORS = (
-    ("types", "layers.strips"),
+    ("types", "layers.strips", "scale.overlap", "scale.forecast"),
     ("layers.attention", "layers.blocks"),
     ("geometry", "picture", "units", "atomic", "formats.raw", "formats.ply", "formats.glb"),
     (
@@ -24,6 +24,7 @@ FLOORS = (
         "reprojection",
         "shift",
         "mesh",
+        "scale.stores",
         "formats.png_tiff",
         "formats.exr",
         "formats.numpy_pfm",
@@ -31,15 +32,16 @@ FLOORS = (
     ("degradation", "metrics", "losses", "io", "models.saved", "models.naima_released"),
     ("models.classical", "models.crisp", "models.ctkt", "models.naima", "job"),
     ("models.catalog", "convert", "data.folder", "data.raycast", "data.textures"),
-    ("data.middlebury", "data.nyu", "data.layout", "data.shading", "data.augmentation"),
+    ("data.middlebury", "data.nyu", "scale.plan", "data.layout", "data.shading", "data.augmentation"),
     ("data.nyu_eigen", "data.rgbdd", "data.tofdsr", "data.diml", "data.hypersim", "data.kitti"),
-    ("data.lu", "data.scenes"),
+    ("data.lu", "data.scenes", "scale.manifest"),
     ("data.sample", "data.sets"),
     ("inference", "training.recipes", "recordings"),
     ("bench.protocol", "bench.robust", "bench.speed", "training.examples", "outputs"),
     ("bench.evaluation", "training.task"),
     ("bench.report", "batch", "about", "training.supervised", "training.distilled", "training.tokens"),
-    ("training.run",),
+    ("training.run", "scale.session"),
+    ("scale.bulk", "scale.ray_job"),
     ("cli",),
 )
 PUBLIC_NAMES = 16
@@ -53,6 +55,8 @@ HEAVY = (
     "transformers",
     "torchvision",
     "timm",
+    "pyarrow",
+    "s3fs",
 )
 
 

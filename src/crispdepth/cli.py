@@ -1,4 +1,4 @@
-"""The command: predict, batch, evaluate, bench…, train, convert, sample, names, info. Parses typed words; no logic here."""
+"""The command: predict, batch, evaluate, bench…, train, convert, sample, names, info. Typed words; no logic."""
 
 from __future__ import annotations
 
@@ -200,7 +200,6 @@ def batch_many(
     crispdepth batch s3://bucket/frames s3://bucket/sharp --unit mm
     """
     from crispdepth.batch import Settings
-
     from crispdepth.models import catalog
 
     bulk, on_ray = _scale(ray is not None)
@@ -239,9 +238,8 @@ def _batch(run_bulk: Any, job: Any, runner: Any) -> None:
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    with Progress(
-        *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)
-    ) as bar:
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("batch", total=None)
         counts = run_bulk(job, runner, lambda behind, total, _: bar.update(task, completed=behind, total=total))
     bad = counts["quarantined"]

@@ -50,7 +50,13 @@ def find(source: str) -> Iterator[Item]:
     seen: set[str] = set()
     for item in _found(source):
         path = PurePosixPath(item.name)
-        if path.is_absolute() or ".." in path.parts or "\\" in item.name or not path.name or not item.name.isprintable():
+        if (
+            path.is_absolute()
+            or ".." in path.parts
+            or "\\" in item.name
+            or not path.name
+            or not item.name.isprintable()
+        ):
             raise InputError(f"{shown(source)}: {shown(repr(item.name))} cannot name a file: use words and /")
         if item.name in seen:
             raise InputError(f"{shown(source)}: two items are called {item.name}: rename one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -33,10 +34,12 @@ class OnRay:
     gpus: float = 0
 
     def __call__(self, bulk: Bulk, numbers: list[int]) -> Iterator[Done]:
-        """Do the chunks; raises InputError for a cluster that is not there or has no room, and for what a worker says."""
+        """Do the chunks. Raises InputError for a cluster that is not there or too small, and what a worker says."""
         mine = not ray.is_initialized()
         if mine:
             _connect(self.address)
+        DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         try:
             workers = self.workers or self._room()
             blocks = min(len(numbers), BLOCKS_A_WORKER * workers)
@@ -87,10 +90,10 @@ def _columns(done: Done, error: str) -> dict[str, Any]:
 
 def _connect(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
     try:
+        if colon and port.isdigit():
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"no Ray cluster at {address} ({error}): start one with `ray start --head`") from error
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -148,7 +148,7 @@ class Session:
 
 
 def staging(store: Store) -> tempfile.TemporaryDirectory[str]:
-    """A folder for files on their way into ``store``, on its own disk if it is local; in ``_work``, so it never stays."""
+    """A folder for files on their way into ``store``: if it is local in its ``_work``, on the same disk."""
     inside = Path(store.root) / WORK if store.is_local else None
     if inside is not None:
         inside.mkdir(parents=True, exist_ok=True)

@@ -116,7 +116,7 @@ def _filesystem(scheme: str, host: str) -> AbstractFileSystem:
         fs, _ = url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
         raise InputError(f"{shown(url)}: {shown(error)}: pip install 'crispdepth[scale]' brings s3:// only") from error
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise InputError(f"{shown(url)}: {shown(error)}: give a folder, or a URL such as s3://bucket/prefix") from error
     return fs
 
