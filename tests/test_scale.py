@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +21,7 @@ from test_cli import crispdepth, refused
 
 from crispdepth.io import read_depth
 from crispdepth.job import Settings
-from crispdepth.scale import session
+from crispdepth.scale import session, stores
 from crispdepth.scale.bulk import run_bulk
 from crispdepth.scale.overlap import overlapped
 from crispdepth.scale.plan import Item, find
@@ -256,6 +257,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     boto3.client("s3").create_bucket(Bucket="frames")
     yield "s3://frames"
     server.stop()
+    stores._filesystem.cache_clear()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 @pytest.mark.slow
@@ -288,3 +291,7 @@ def test_an_object_store_holds_the_same_files(tmp_path: Path, bucket: str) -> No
     assert [row["sha256"] for row in told] == [row["sha256"] for row in rows(expected["manifest.parquet"])]
     assert told[0]["low"] == "s3://frames/in/low/a/000.png"
     assert json.loads(found.read("quarantine.jsonl"))["low"] in json.loads(found.read("quarantine.jsonl"))["reason"]
+    with pytest.raises(InputError, match="run the same command again"):
+        run_bulk(job(source, "s3://nowhere/out"))
+    errors = pytest.importorskip("botocore.exceptions")
+    assert stores.is_of_the_store(errors.EndpointConnectionError(endpoint_url="there"))

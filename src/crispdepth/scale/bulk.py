@@ -16,7 +16,7 @@ from crispdepth.models.catalog import load
 from crispdepth.scale.manifest import MANIFEST, counts_of, write_manifest
 from crispdepth.scale.plan import Plan, find, write_plan
 from crispdepth.scale.session import PLAN, WORK, Bulk, Done, Session, part_name, staging
-from crispdepth.scale.stores import Store
+from crispdepth.scale.stores import Store, is_of_the_store
 from crispdepth.types import InputError
 
 JOB = "job.json"
@@ -49,7 +49,9 @@ def run_bulk(
             counts = counts_of(store) if store.exists(MANIFEST) else _go_on(bulk, store, runner, progress)
             store.remove(WORK)
             return counts
-    except OSError as error:
+    except Exception as error:
+        if not is_of_the_store(error):
+            raise
         raise InputError(f"the job stopped ({error}): run the same command again to go on") from error
 
 

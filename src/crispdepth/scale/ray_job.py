@@ -14,6 +14,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 
 from crispdepth.scale.session import Bulk, Done, Session
+from crispdepth.scale.stores import is_of_the_store
 from crispdepth.types import InputError
 
 BLOCKS_A_WORKER = 16  # a worker that dies loses at most its block, less the chunks it had committed
@@ -80,7 +81,9 @@ class _Worker:
         try:
             for done in self.session.do(int(number) for number in rows["number"]):
                 yield _columns(done, "")
-        except (InputError, OSError) as error:
+        except Exception as error:
+            if not isinstance(error, InputError) and not is_of_the_store(error):
+                raise
             yield _columns(Done(-1, 0, 0, os.getpid()), str(error) or type(error).__name__)
 
 

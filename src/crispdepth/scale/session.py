@@ -76,7 +76,7 @@ class Session:
         """Chunks by number, each reported once its files and then its part are in the store.
 
         A chunk whose part is there already is skipped. Raises InputError when not even the first items work, and
-        when the results cannot be written; OSError when the store fails.
+        when the results cannot be written; when the store fails, what ``stores.is_of_the_store``.
         """
         with staging(self.store) as name:
             folder = Path(name)

@@ -16,6 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from crispdepth.atomic import shown
 from crispdepth.types import InputError
 
+CLIENTS = ("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure")  # who speak to stores beneath fsspec
 WHOLE = ("file", "s3", "gs", "gcs", "az", "abfs", "memory")  # stores in which a put file is there whole or not at all
 PART = re.compile(r"(?P<tar>.*\.tar)#(?P<offset>\d+),(?P<size>\d+)")  # a member of a tar, by its bytes
 
@@ -91,7 +92,8 @@ class Store:
 def fetch(url: str, folder: Path, name: str) -> Path:
     """A local file with the bytes of ``url``: itself if it is local, else a copy called ``name`` in ``folder``.
 
-    ``TAR#OFFSET,SIZE`` is a piece of a tar. Raises InputError for what is not there, OSError when the store fails.
+    ``TAR#OFFSET,SIZE`` is a piece of a tar. Raises InputError for what is not there, and what
+    ``is_of_the_store`` when that fails.
     """
     part = PART.fullmatch(url)
     fs, path = _opened(part["tar"] if part else url)
@@ -106,6 +108,11 @@ def fetch(url: str, folder: Path, name: str) -> Path:
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputError(f"{shown(url)}: no such file, or not allowed to read it; check the path") from error
     return folder / name
+
+
+def is_of_the_store(error: BaseException) -> bool:
+    """Whether a disk or a store failed, by what it raised: then to try again later may help."""
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in CLIENTS
 
 
 @lru_cache(maxsize=8)
