@@ -149,7 +149,8 @@ def test_a_wrong_question_stops_at_once(tmp_path: Path) -> None:
     source = frames(tmp_path / "in", 40)
     with pytest.raises(InputError, match=r"none of the first 8 items can be done: a/000.*--unit"):
         run_bulk(Bulk(str(source), str(tmp_path / "out"), "fgs", Settings()))
-    assert not (tmp_path / "out" / "depth").exists()
+    assert files(tmp_path / "out") == {}  # so the right question may have the folder
+    assert run_bulk(job(source, tmp_path / "out", "bicubic", chunk=64)) == {"done": 40}
 
 
 def test_a_full_disk_is_no_fault_of_an_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +164,16 @@ def test_a_full_disk_is_no_fault_of_an_item(tmp_path: Path, monkeypatch: pytest.
         run_bulk(job(source, tmp_path / "out"))
     monkeypatch.undo()
     assert run_bulk(job(source, tmp_path / "out")) == {"done": 4}
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
+    source = frames(tmp_path / "in", 4)
+
+    def another(behind: int, total: int, done: object) -> None:
+        with pytest.raises(InputError, match="another process is at work"):
+            run_bulk(job(source, tmp_path / "out"))
+
+    assert run_bulk(job(source, tmp_path / "out"), progress=another) == {"done": 4}
 
 
 # ------------------------------------------------------------------------------- sources

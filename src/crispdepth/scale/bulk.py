@@ -7,15 +7,15 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from crispdepth.models.catalog import load
 from crispdepth.scale.manifest import MANIFEST, counts_of, write_manifest
 from crispdepth.scale.plan import Plan, find, write_plan
-from crispdepth.scale.session import PLAN, WORK, Bulk, Done, Session, part_name, staging
+from crispdepth.scale.session import DEPTH, PLAN, WORK, Bulk, Done, Session, part_name, staging
 from crispdepth.scale.stores import Store, is_of_the_store
 from crispdepth.types import InputError
 
@@ -44,6 +44,8 @@ def run_bulk(
         raise InputError("--chunk must be at least 1 item")
     store = Store(bulk.target)
     store.check_writable()
+    model = str(Path(bulk.model).resolve()) if bulk.model.endswith(".safetensors") else bulk.model
+    bulk = replace(bulk, target=store.url, model=model)  # a worker may stand in another folder
     try:
         with _mine(bulk, store):
             counts = counts_of(store) if store.exists(MANIFEST) else _go_on(bulk, store, runner, progress)
@@ -91,15 +93,25 @@ def _mine(bulk: Bulk, store: Store) -> Iterator[None]:
     wrong = [key for key, value in json.loads(text).items() if before.get(key) != value]
     if wrong:
         raise InputError(f"{store.url}: holds a job with other {', '.join(wrong)}: name a new folder, or delete it")
-    if not store.is_local:
-        yield
-        return
-    with open(f"{store.root}/{JOB}", "rb") as file:
+    with ExitStack() as stack:
+        if store.is_local:
+            file = stack.enter_context(open(f"{store.root}/{JOB}", "rb"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+            except OSError as error:
+                raise InputError(f"{store.url}: another process is at work there: wait for it, or end it") from error
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
-        except OSError as error:
-            raise InputError(f"{store.url}: another process is at work there: wait for it, or end it") from error
-        yield
+            yield
+        except InputError:
+            if not _has_begun(store):  # the question was wrong: the right one may have the folder
+                store.remove(WORK)
+                store.remove(JOB)
+            raise
+
+
+def _has_begun(store: Store) -> bool:
+    parts = (name for name in store.names(WORK) if "/part-" in name)
+    return store.exists(MANIFEST) or store.exists(DEPTH) or any(parts)
 
 
 def _words(bulk: Bulk) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -75,12 +74,10 @@ class Store:
             os.fsync(file.fileno())
         os.replace(staged, target)
 
-    def remove(self, under: str) -> None:
-        """Delete the subfolder ``under``, if there is one."""
-        if self.is_local:
-            shutil.rmtree(f"{self.root}/{under}", ignore_errors=True)
-        elif self.exists(under):
-            self.fs.rm(f"{self.root}/{under}", recursive=True)
+    def remove(self, name: str) -> None:
+        """Delete the file or subfolder ``name``, if there is one."""
+        if self.exists(name):
+            self.fs.rm(f"{self.root}/{name}", recursive=True)
 
     def check_writable(self) -> None:
         """Raise InputError for a store in which a killed run could leave half a file."""
