@@ -1,9 +1,9 @@
-# The front door: make demo, test, check, bench, bench-robust, clean. Needs Python 3.11 or newer, git and make.
+# The front door: make demo, test, test-slow, check, bench, bench-robust, clean. Needs Python 3.11 or newer, git and make.
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test check bench bench-robust clean
+.PHONY: demo test test-slow check bench bench-robust clean
 
 demo: .venv/installed ## sharpen a made-up scene and write everything there is to look at into demo/
 	$(BIN)/crispdepth sample -o demo
@@ -16,6 +16,9 @@ test: .venv/installed ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto
+
+test-slow: .venv/installed ## the tests that start an S3 server, a Ray cluster, or two trainings
+	$(BIN)/python -m pytest -n 0 -m slow
 
 check: .venv/installed ## format, lint and types, no tests
 	$(BIN)/ruff format .

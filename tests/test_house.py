@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "crispdepth"
 
 # From the ground up. A module may import from floors below its own, never beside or above.
 FLOORS = (
-    ("types", "layers.strips"),
+    ("types", "layers.strips", "scale.overlap", "scale.forecast"),
     ("layers.attention", "layers.blocks"),
     ("geometry", "picture", "units", "atomic", "extras", "formats.raw", "formats.ply", "formats.glb"),
     (
@@ -24,6 +24,7 @@ FLOORS = (
         "reprojection",
         "shift",
         "mesh",
+        "scale.stores",
         "formats.png_tiff",
         "formats.exr",
         "formats.numpy_pfm",
@@ -39,9 +40,17 @@ FLOORS = (
         "job",
     ),
     ("models.catalog", "convert", "data.folder", "data.raycast", "data.textures"),
-    ("data.middlebury", "data.nyu", "data.layout", "data.shading", "data.augmentation", "data.nearfarmix"),
+    (
+        "data.middlebury",
+        "data.nyu",
+        "scale.plan",
+        "data.layout",
+        "data.shading",
+        "data.augmentation",
+        "data.nearfarmix",
+    ),
     ("data.nyu_eigen", "data.rgbdd", "data.tofdsr", "data.diml", "data.hypersim", "data.kitti"),
-    ("data.lu", "data.scenes"),
+    ("data.lu", "data.scenes", "scale.manifest"),
     ("data.sample", "data.sets"),
     ("inference", "training.recipes", "recordings"),
     ("bench.protocol", "bench.robust", "bench.speed", "training.examples", "training.teacher", "outputs"),
@@ -55,7 +64,8 @@ FLOORS = (
         "training.tokens",
         "training.semi",
     ),
-    ("training.run",),
+    ("training.run", "scale.session"),
+    ("scale.bulk", "scale.ray_job"),
     ("cli",),
 )
 PUBLIC_NAMES = 16
@@ -69,6 +79,8 @@ HEAVY = (
     "transformers",
     "torchvision",
     "timm",
+    "pyarrow",
+    "s3fs",
 )
 
 

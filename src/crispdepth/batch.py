@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +25,72 @@ from crispdepth.reprojection import reproject, size_seen
 from crispdepth.types import InputError, Model, Prediction, Size
 
 
+@dataclass(frozen=True)
+class Read:
+    """What one job has read, before the model sees it. Without ``low`` the depth comes from ``rgb`` alone."""
+
+    job: Job
+    settings: Settings
+    low: io.DepthFile | None
+    rgb: np.ndarray | None  # (H, W, 3) float in 0..1, as in its file
+    lines: list[str]
+
+
 def run(job: Job, model: Model, settings: Settings) -> list[str]:
     """Do one job and write its files, all or none. Returns the lines to show a person.
 
     Raises InputError for anything wrong with the input; nothing has been written then.
     """
-    check(job, settings)
-    if job.low is None:
-        work, lines = _from_rgb(job, model, settings)
-    else:
-        work, lines = _from_low(job, job.low, model, settings)
+    work, lines = worked(read(job, settings), model)
     outputs, notes = outputs_of(work)
     return lines + notes + write_all(outputs)
 
 
-def _from_rgb(job: Job, model: Model, settings: Settings) -> tuple[Work, list[str]]:
+def read(job: Job, settings: Settings) -> Read:
+    """The first third of ``run``: the files, checked, the depth in the picture's camera. Raises InputError."""
+    check(job, settings)
+    if job.low is None:
+        rgb = io.read_rgb(job.start)
+        return Read(job, settings, None, rgb, [f"rgb      {job.start.name}: {rgb.shape[1]}x{rgb.shape[0]}"])
+    low, lines = _read_low(job.low, job, settings)
+    rgb = None if job.rgb is None else io.read_rgb(job.rgb)
+    if rgb is not None and job.rgb is not None:
+        lines.append(f"rgb      {job.rgb.name}: {rgb.shape[1]}x{rgb.shape[0]}")
+        if settings.depth_intrinsics is not None:
+            low, line = _in_colour_camera(low, job, settings, rgb.shape[:2])
+            lines.append(line)
+    return Read(job, settings, low, rgb, lines)
+
+
+def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
+    """The second third: the model's result, ready for ``outputs_of``, and the lines so far. Raises InputError."""
+    settings, low, rgb, lines = read.settings, read.low, read.rgb, list(read.lines)
+    if low is None:
+        assert rgb is not None
+        result, line = _from_rgb(rgb, read.job, model, settings)
+        lines.append(line)
+    else:
+        size = settings.size
+        if settings.scale is not None:
+            height, width = low.depth.shape
+            size = (round(height * settings.scale), round(width * settings.scale))
+        result = predict(
+            model, low=low.depth, rgb=rgb, valid=low.valid, unit=low.depth_unit, size=size, align=settings.align
+        )
+        if settings.align is not None:
+            lines.append(_align_line(result.shift_px))
+    rgb_size = result.depth.shape if rgb is None else rgb.shape[:2]
+    at_size = None if rgb is None else _at_size(rgb, result.depth.shape)
+    return Work(read.job, settings, low, at_size, rgb_size, result), lines
+
+
+def _from_rgb(rgb: np.ndarray, job: Job, model: Model, settings: Settings) -> tuple[Prediction, str]:
     """Depth from the picture alone, and what to say of it."""
-    rgb = io.read_rgb(job.start)
     known, focal_px = intrinsics_of(job, settings), settings.focal_px
     if focal_px is None and known is not None:
         focal_px = known.fx
     result = predict(model, rgb=rgb, size=settings.size, focal_px=focal_px)
-    lines = [
-        f"rgb      {job.start.name}: {rgb.shape[1]}x{rgb.shape[0]}",
-        _about_scale(model, result, rgb.shape[:2], focal_px),
-    ]
-    return Work(job, settings, None, _at_size(rgb, result.depth.shape), rgb.shape[:2], result), lines
+    return result, _about_scale(model, result, rgb.shape[:2], focal_px)
 
 
 def _about_scale(model: Model, result: Prediction, size: Size, focal_px: float | None) -> str:
@@ -61,30 +101,6 @@ def _about_scale(model: Model, result: Prediction, size: Size, focal_px: float |
     if isinstance(model, Symbiotic):
         return f"{line}; right for a focal length of {model.focal_for(size):.0f} px only (--focal says the true one)"
     return line
-
-
-def _from_low(job: Job, path: Path, model: Model, settings: Settings) -> tuple[Work, list[str]]:
-    """The depth map at ``path``, sharpened, and what to say of it."""
-    low, lines = _read_low(path, job, settings)
-    height, width = low.depth.shape
-    rgb = None if job.rgb is None else io.read_rgb(job.rgb)
-    if rgb is not None and job.rgb is not None:
-        lines.append(f"rgb      {job.rgb.name}: {rgb.shape[1]}x{rgb.shape[0]}")
-        if settings.depth_intrinsics is not None:
-            low, line = _in_colour_camera(low, job, settings, rgb.shape[:2])
-            lines.append(line)
-            height, width = low.depth.shape
-    size = settings.size
-    if settings.scale is not None:
-        size = (round(height * settings.scale), round(width * settings.scale))
-    result = predict(
-        model, low=low.depth, rgb=rgb, valid=low.valid, unit=low.depth_unit, size=size, align=settings.align
-    )
-    if settings.align is not None:
-        lines.append(_align_line(result.shift_px))
-    rgb_size = result.depth.shape if rgb is None else rgb.shape[:2]
-    at_size = None if rgb is None else _at_size(rgb, result.depth.shape)
-    return Work(job, settings, low, at_size, rgb_size, result), lines
 
 
 def _read_low(path: Path, job: Job, settings: Settings) -> tuple[io.DepthFile, list[str]]:

@@ -1,4 +1,4 @@
-"""The command: predict, evaluate, bench…, train, convert, sample, names, info. Parses typed words; no logic here."""
+"""The command: predict, batch, evaluate, bench…, train, convert, sample, names, info. Typed words; no logic."""
 
 from __future__ import annotations
 
@@ -192,6 +192,81 @@ def _predict_many(jobs: list[Job], lonely: list[str], model: Any, settings: Sett
     for line in [*(f"failed   {text}" for text in failures), *(f"unpaired {text}" for text in lonely)]:
         typer.echo(line, err=True)
     if failures or lonely:
+        raise typer.Exit(1)
+
+
+@app.command("batch")
+def batch_many(
+    source: Annotated[str, typer.Argument(help="A folder or URL with low/ and rgb/, a .parquet list, .tar files")],
+    target: Annotated[str, typer.Argument(help="The folder or URL (s3://…) to write to; run again, it goes on")],
+    unit: Annotated[str | None, typer.Option(help="What the values of low are, as in predict")] = None,
+    out_unit: Annotated[str | None, typer.Option(help="What is written; 16-bit files: mm by default")] = None,
+    model: Annotated[str | None, typer.Option(help="See `crispdepth names`, or a file of weights")] = None,
+    size: Annotated[str | None, typer.Option(help="Size of the results, WxH; by default that of rgb")] = None,
+    scale: Annotated[float | None, typer.Option(help="Or so many times the size of low")] = None,
+    align: Annotated[str | None, typer.Option(help="auto, as in predict")] = None,
+    min_confidence: Annotated[float | None, typer.Option(help="As in predict; confidence/ holds the files")] = None,
+    keep_holes: Annotated[bool, typer.Option(help="Leave holes instead of filling them")] = False,
+    max_hole_px: Annotated[int | None, typer.Option(help="Leave holes wider than so many pixels of the result")] = None,
+    nan_holes: Annotated[bool, typer.Option(help="NaN and inf in npy and tif files mean no reading")] = False,
+    suffix: Annotated[str, typer.Option(help="Extension of the results")] = ".png",
+    chunk: Annotated[int, typer.Option(help="Items a commit: so many are done again after a kill, at most")] = 64,
+    ray: Annotated[str | None, typer.Option(help="Work on this Ray cluster: HOST:PORT, auto, or local")] = None,
+    workers: Annotated[int, typer.Option(help="Ray workers; 0: as many as fit")] = 0,
+    cpus: Annotated[float, typer.Option(help="CPUs of each Ray worker")] = 1,
+    gpus: Annotated[float, typer.Option(help="GPUs of each Ray worker")] = 0,
+) -> None:
+    """Sharpen very many depth maps, in folders or object stores; killed anywhere, it goes on when run again.
+
+    crispdepth batch s3://bucket/frames s3://bucket/sharp --unit mm
+    """
+    from crispdepth.batch import Settings
+    from crispdepth.models import catalog
+
+    bulk, on_ray = _scale(ray is not None)
+    settings = Settings(
+        unit=unit,
+        out_unit=out_unit,
+        size=_size(size),
+        scale=scale,
+        keep_holes=keep_holes,
+        nan_holes=nan_holes,
+        min_confidence=min_confidence,
+        max_hole_px=max_hole_px,
+        align=align,
+    )
+    job = bulk.Bulk(source, target, model or catalog.DEFAULT, settings, suffix, chunk)
+    runner = bulk.here if ray is None else on_ray.OnRay(ray, workers, cpus, gpus)
+    _batch(bulk.run_bulk, job, runner)
+
+
+def _scale(with_ray: bool) -> tuple[Any, Any]:
+    """The rooms that need pyarrow and, if asked for, Ray; or how to get them."""
+    try:
+        from crispdepth.scale import bulk
+
+        if not with_ray:
+            return bulk, None
+        from crispdepth.scale import ray_job
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in ("pyarrow", "fsspec", "ray"):
+            raise
+        raise InputError(f"batch needs {error.name.split('.')[0]}: pip install 'crispdepth[scale]'") from error
+    return bulk, ray_job
+
+
+def _batch(run_bulk: Any, job: Any, runner: Any) -> None:
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("batch", total=None)
+        counts = run_bulk(job, runner, lambda behind, total, _: bar.update(task, completed=behind, total=total))
+    bad = counts["quarantined"]
+    typer.echo(f"{counts['done']} of {counts.total()} items done: {job.target}/manifest.parquet")
+    if bad:
+        typer.echo(f"quarantined {bad}, with the reasons in {job.target}/quarantine.jsonl", err=True)
         raise typer.Exit(1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +25,7 @@ from crispdepth.training.examples import Batch, Scenes, Source, example
 from crispdepth.training.recipes import Recipe
 from crispdepth.types import Depth, InputError, Model, Rgb, Sample
 
+WEIGHTS = "weights.safetensors"
 REPORTED = ("middlebury", "lu")
 VALIDATION_SEED = 1_800_000_000
 VALIDATION_SCENES, VALIDATION_SIZE = 12, (240, 320)
@@ -140,7 +142,7 @@ def begun(kind: type[Network], config: Any, start: str) -> Network:
 
 def save_weights(network: Any, folder: Path) -> Path:
     """``weights.safetensors`` in ``folder``, replaced whole."""
-    path = folder / "weights.safetensors"
+    path = folder / WEIGHTS
     part = path.with_suffix(".part")
     network.save(part)
     part.replace(path)
@@ -149,7 +151,14 @@ def save_weights(network: Any, folder: Path) -> Path:
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
     """``recipe.json``: what made these weights."""
-    (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n")
+    part = folder / f"recipe.{os.getpid()}.part"
+    part.write_text(recipe_text(recipe))
+    part.replace(folder / "recipe.json")  # another process of this training may be reading it
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """What stands in ``recipe.json``."""
+    return json.dumps(asdict(recipe), indent=1) + "\n"
 
 
 @lru_cache(maxsize=2)
