@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "crispdepth"
 # From the ground up. A module may import from floors below its own, never beside or above.
 FLOORS = (
     ("types", "layers.strips", "scale.overlap", "scale.forecast"),
-    ("layers.attention", "layers.blocks"),
+    ("layers.attention", "layers.blocks", "exportable", "graphs"),
     ("geometry", "picture", "units", "atomic", "extras", "formats.raw", "formats.ply", "formats.glb"),
     (
         "intrinsics",
@@ -53,6 +53,8 @@ FLOORS = (
     ("data.lu", "data.scenes", "scale.manifest"),
     ("data.sample", "data.sets"),
     ("inference", "training.recipes", "recordings"),
+    ("export",),
+    ("engines",),
     ("bench.protocol", "bench.robust", "bench.speed", "training.examples", "training.teacher", "outputs"),
     ("bench.evaluation", "training.task"),
     (
@@ -76,6 +78,7 @@ HEAVY = (
     "onnx",
     "onnxruntime",
     "openvino",
+    "nncf",
     "transformers",
     "torchvision",
     "timm",

@@ -1,4 +1,4 @@
-"""The command: predict, batch, evaluate, bench…, train, convert, sample, names, info. Typed words; no logic."""
+"""The command: predict, batch, evaluate, bench…, train, export, convert, sample, names, info. No logic here."""
 
 from __future__ import annotations
 
@@ -121,6 +121,9 @@ def predict(
     max_hole_px: Annotated[int | None, typer.Option(help="Leave holes wider than so many pixels of the result")] = None,
     nan_holes: Annotated[bool, typer.Option(help="NaN and inf in npy and tif files mean no reading")] = False,
     suffix: Annotated[str, typer.Option(help="Extension of the results, when there are many files")] = ".png",
+    engine: Annotated[str, typer.Option(help="auto torch onnx openvino: what computes, see docs/engines.md")] = "auto",
+    device: Annotated[str, typer.Option(help="auto cpu cuda mps")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto float32 bf16 float16")] = "auto",
 ) -> None:
     """Sharpen a low-resolution depth map with its colour picture, or guess depth from a picture alone.
 
@@ -130,9 +133,10 @@ def predict(
 
     Many files at once: --low 'depth/*.png' --rgb 'photos/*.jpg' -o FOLDER, paired by stem.
     """
-    from crispdepth import batch
+    from crispdepth import batch, engines
     from crispdepth.models import catalog
 
+    wanted = engines.Wanted(engine, device, precision)
     settings = batch.Settings(
         unit=unit,
         out_unit=out_unit,
@@ -165,11 +169,12 @@ def predict(
     many = batch.is_many(str(job.start))
     jobs, lonely = batch.pair(job, suffix) if many else ([job], [])
     model = model or catalog.default(jobs[0].low is not None, jobs[0].rgb is not None)
-    loaded = catalog.load(model)
+    loaded, choice = engines.opened(model, wanted, len(jobs))
     if many:
+        typer.echo(f"engine   {choice}")
         _predict_many(jobs, lonely, loaded, settings)
         return
-    for line in [f"model    {model}", *batch.run(job, loaded, settings)]:
+    for line in [f"model    {model}", f"engine   {choice}", *batch.run(job, loaded, settings)]:
         typer.echo(line)
 
 
@@ -322,6 +327,10 @@ def bench_speed(
     size: Annotated[str | None, typer.Option(help="Size of the result, WxH; by default 640x480 and 1440x1920")] = None,
     scale: Annotated[float, typer.Option(help="Low map smaller by this factor")] = 8,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write every figure here")] = None,
+    engines: Annotated[
+        bool, typer.Option("--engines", help="Instead: --models (crisp) by every engine, at 640x480 or --size")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="With --engines: a page to put the table in")] = None,
 ) -> None:
     """Time models side by side, and measure their memory, on this machine."""
     from crispdepth.bench import report, speed
@@ -330,6 +339,11 @@ def bench_speed(
     if json_path is not None:
         report.check_json(json_path)
     wanted = _size(size)
+    if engines:
+        _bench_engines([name.strip() for name in (models or "crisp").split(",")], wanted, scale, json_path, out)
+        return
+    if out is not None:
+        raise InputError("--out takes the table of --engines: add that, or use --json")
     names = [name.strip() for name in models.split(",")] if models else sharpeners()
     results = []
     for each in speed.SIZES if wanted is None else (wanted,):
@@ -338,6 +352,23 @@ def bench_speed(
         typer.echo(speed.table(results[-1]) + "\n")
     if json_path is not None:
         report.write_json(json_path, speed.as_json(results))
+        typer.echo(f"wrote {json_path}")
+
+
+def _bench_engines(names: list[str], size: Size | None, scale: float, json_path: Path | None, out: Path | None) -> None:
+    from crispdepth.bench import report, speed
+
+    results = []
+    for name in names:
+        with report.progress_bar(f"{name} by every engine") as progress:
+            results.append(speed.measure_engines(name, size or speed.SIZES[0], scale, progress=progress))
+    text = "\n\n".join(speed.engines_table(result) for result in results)
+    typer.echo(text)
+    if out is not None:
+        report.write_between(out, "engines", text)
+        typer.echo(f"wrote {out}")
+    if json_path is not None:
+        report.write_json(json_path, {"results": results})
         typer.echo(f"wrote {json_path}")
 
 
@@ -405,6 +436,21 @@ def _training() -> tuple[Any, Any, Any]:
             raise
         raise InputError("training needs Lightning: pip install 'crispdepth[train]'") from error
     return recipes, examples, run
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="See `crispdepth names`, or a file of weights")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The .onnx, or .xml for OpenVINO, to write")],
+    int8: Annotated[bool, typer.Option("--int8", help="Convolutions in 8 bits (.xml)")] = False,
+    scale: Annotated[float | None, typer.Option(help="The enlargement, where a file can hold but one (ctkt)")] = None,
+) -> None:
+    """Write a network as ONNX or OpenVINO IR, for any size, checked against torch."""
+    from crispdepth import export as exporting
+    from crispdepth.models import catalog
+
+    for line in exporting.export(catalog.load(model), out, scale, int8):
+        typer.echo(line)
 
 
 @app.command()

@@ -115,6 +115,17 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_between(path: Path, mark: str, text: str) -> None:
+    """Put ``text`` between <!-- mark --> and <!-- end of mark --> of a page. Raises InputError where they are not."""
+    page = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, found, rest = page.partition(f"<!-- {mark} -->\n")
+    _, closed, after = rest.partition(f"<!-- end of {mark} -->")
+    if not (found and closed):
+        raise InputError(f"{path} has no marks <!-- {mark} --> and <!-- end of {mark} --> to write between")
+    with atomic(path) as temporary:
+        temporary.write_text(f"{before}{found}{text}\n{closed}{after}", encoding="utf-8")
+
+
 def write_numbers(
     root: Path, out: Path, readme: Path | None = None, page: Page = PAGE, figures: Path | None = None
 ) -> None:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from crispdepth.exportable import exporting
 from crispdepth.geometry import enlarge, local_range, normalised, restored
 from crispdepth.models import saved
 from crispdepth.types import Depth, Mask, Model, Rgb, Size
@@ -151,12 +152,19 @@ class Ctkt(Model):
         """``x`` (b, 1, h, w), normalised and filled, to ``size``; the rest is as the last DSRNet left it."""
         made = Enlarged(x, [], [])
         for factor in cascade((x.shape[-2], x.shape[-1]), size):
-            seen = F.interpolate(valid.to(x.dtype), made.depth.shape[-2:], mode="nearest-exact")
+            seen = F.interpolate(valid.to(x.dtype), made.depth.shape[-2:])  # whole multiples: nearest
             made = (self.x2 if factor == 2 else self.x4)(made.depth, seen)
-        if tuple(made.depth.shape[-2:]) == tuple(size):
+        if not exporting() and tuple(made.depth.shape[-2:]) == tuple(size):
             return made
         sides = [enlarge(side, size) for side in made.sides]
         return made._replace(depth=sides[-1] if sides else enlarge(made.depth, size), sides=sides)
+
+    @staticmethod
+    def served(scale: float) -> tuple[float, float]:
+        """The enlargements that take the same cascade as ``scale``: an exported file holds one cascade."""
+        power = max(0, math.ceil(math.log2(scale) - SLACK))
+        least = 0.0 if power == 0 else 2.0 ** (power - 1 + SLACK)
+        return math.nextafter(least, math.inf), 2.0 ** (power + SLACK)
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
