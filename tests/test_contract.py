@@ -37,6 +37,7 @@ def test_inputs_are_forwards_parameters_and_samples_fields(name: str) -> None:
     parameters = set(inspect.signature(model.forward).parameters)
     assert parameters - companions == set(model.inputs)
     assert set(model.inputs) <= set(Sample.__dataclass_fields__)
+    assert model.inputs == CATALOG[name].inputs
     assert ("valid" in parameters) == ("low" in model.inputs)
     assert ("size" in parameters) == ("rgb" not in model.inputs)
     assert model.kind in KINDS

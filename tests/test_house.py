@@ -39,7 +39,8 @@ FLOORS = (
     ("bench.protocol", "bench.robust", "bench.speed", "training.examples", "outputs"),
     ("bench.evaluation", "training.task"),
     ("bench.report", "batch", "about", "training.supervised", "training.distilled", "training.tokens"),
-    ("training.run",),
+    ("training.run", "desk"),
+    ("viewer",),
     ("cli",),
 )
 PUBLIC_NAMES = 16

@@ -29,6 +29,13 @@ def run(job: Job, model: Model, settings: Settings) -> list[str]:
 
     Raises InputError for anything wrong with the input; nothing has been written then.
     """
+    work, lines = prepared(job, model, settings)
+    outputs, notes = outputs_of(work)
+    return lines + notes + write_all(outputs)
+
+
+def prepared(job: Job, model: Model, settings: Settings) -> tuple[Work, list[str]]:
+    """One job up to its result, nothing written yet, and the lines to show. Raises InputError."""
     check(job, settings)
     low, lines = _read_low(job, settings)
     height, width = low.depth.shape
@@ -49,8 +56,7 @@ def run(job: Job, model: Model, settings: Settings) -> list[str]:
         lines.append(_align_line(result.shift_px))
     rgb_size = result.depth.shape if rgb is None else rgb.shape[:2]
     at_size = None if rgb is None else _at_size(rgb, result.depth.shape)
-    outputs, notes = outputs_of(Work(job, settings, low, at_size, rgb_size, result))
-    return lines + notes + write_all(outputs)
+    return Work(job, settings, low, at_size, rgb_size, result), lines
 
 
 def _read_low(job: Job, settings: Settings) -> tuple[io.DepthFile, list[str]]:

@@ -340,6 +340,21 @@ def sample(
 
 
 @app.command()
+def view(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Depth, picture, true depth, intrinsics: told apart by what they are")
+    ] = None,
+    host: Annotated[str, typer.Option(help="This machine only, unless another address is asked for")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: a free one")] = 8765,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser")] = True,
+) -> None:
+    """Show a page to try files on: sharpen, compare, turn in 3-D, measure, download."""
+    from crispdepth import viewer
+
+    viewer.view(files or [], host, port, browser, typer.echo)
+
+
+@app.command()
 def names() -> None:
     """List the models, data sets, protocols and units."""
     from crispdepth import about

@@ -23,12 +23,13 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "weights"  # inside the package,
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of CATALOG. ``inputs`` and ``kind`` are the class's own words; ``source`` is the paper."""
+    """One row of CATALOG. ``inputs`` are the class's own; ``source`` is the paper."""
 
     build: Callable[[], Model]
     task: str
     source: str
     licence: str = "Apache-2.0"
+    inputs: tuple[str, ...] = ("low", "rgb")
 
 
 def load(name: str) -> Model:
@@ -80,6 +81,7 @@ CATALOG: dict[str, Entry] = {
         build=classical.Bicubic,
         task="low depth alone: smooth enlargement",
         source="Keys, Cubic convolution interpolation, IEEE TASSP 1981",
+        inputs=("low",),
     ),
     "joint-bilateral": Entry(
         build=classical.JointBilateral,
