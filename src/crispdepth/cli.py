@@ -1,4 +1,4 @@
-"""The command: predict, evaluate, bench…, train, convert, sample, names, info. Parses typed words; no logic here."""
+"""The command: predict, evaluate, bench…, train, convert, view, sample, names, info. Parses words; no logic here."""
 
 from __future__ import annotations
 

@@ -52,10 +52,6 @@ class Server(ThreadingHTTPServer):
         host = self.host if self.host not in ("0.0.0.0", "") else "127.0.0.1"
         return f"http://{host}:{self.server_address[1]}/"
 
-    def server_close(self) -> None:
-        super().server_close()
-        self.desk.close()
-
 
 @contextmanager
 def serving(files: Iterable[Path] = (), host: str = "127.0.0.1", port: int = 0) -> Iterator[Server]:
@@ -68,6 +64,7 @@ def serving(files: Iterable[Path] = (), host: str = "127.0.0.1", port: int = 0) 
     finally:
         server.shutdown()
         server.server_close()
+        server.desk.close()
 
 
 def view(files: Iterable[Path], host: str, port: int, browser: bool, say: Callable[[str], Any]) -> None:

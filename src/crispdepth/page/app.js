@@ -6,7 +6,7 @@ const ROLES = [
   ["low", "Depth", "16-bit PNG, TIFF, EXR, PFM, npy, npz"],
   ["rgb", "Colour picture", "JPEG, PNG, TIFF, WebP, BMP of the same view"],
   ["truth", "True depth (if known)", "to see the error; same unit"],
-  ["confidence", "Confidence (if the sensor has one)", "ARKit's 0 1 2, or 0..255"],
+  ["confidence", "Confidence (if any)", "the sensor's own: ARKit's 0 1 2, or 0..255"],
   ["intrinsics", "Intrinsics (if known)", ".json .yaml .pincam calib.txt"],
 ];
 const VIEWS = { low: "depth as it came", bicubic: "bicubic", depth: "crispdepth", rgb: "colour picture", truth: "truth", error: "error" };
@@ -153,7 +153,7 @@ async function start(event) {
     const done = await follow(run, mine);
     if (done && mine === asked) await show(run, done);
   } catch (error) {
-    if (mine === asked) complain(error);
+    if (mine === asked) { complain(error); $("result").classList.add("stale"); }
   } finally {
     if (mine === asked) { run = null; busy(false); }
   }
@@ -178,6 +178,7 @@ async function follow(token, mine) {
 
 async function show(token, facts) {
   shown = { token, facts };
+  $("result").classList.remove("stale");
   clicked = [];
   $("lines").textContent = facts.lines.join("\n");
   $("lines").hidden = false;
@@ -319,7 +320,7 @@ function said({ points, distance, unit: sign }) {
   });
   if (points.length < 2) return words[0];
   const apart = distance === null ? "no distance: both points need depth in metres" : `distance ${distance.toFixed(3)} m`;
-  return `${apart} · ${words.join(" · ")}`;
+  return [apart, ...words].join("\n");
 }
 
 // ------------------------------------------------------------------------------- in space

@@ -64,7 +64,7 @@ class Cloud {
     return program;
   }
 
-  home() { this.turn = 0.35; this.tilt = 0.18; this.near = 1; this.shift = [0, 0]; }
+  home() { this.turn = 0.25; this.tilt = 0.1; this.near = 1; this.shift = [0, 0]; }
 
   show(buffer) {
     const gl = this.gl, mesh = readGlb(buffer);
@@ -105,7 +105,7 @@ class Cloud {
   clear() { this.count = 0; this.draw(); }
 
   matrix(aspect) {
-    const d = this.middle / this.near * 1.25, f = 1 / (this.spread * 1.02) * (aspect > 1 ? 1 : aspect);
+    const d = this.middle / this.near * 1.4, f = 1 / (this.spread * 1.02) * (aspect > 1 ? 1 : aspect);
     const [c, s, ct, st] = [Math.cos(this.turn), Math.sin(this.turn), Math.cos(this.tilt), Math.sin(this.tilt)];
     // rotate about (0, 0, -middle), then step back by d
     const r = [[c, 0, s], [st * s, ct, -st * c], [-ct * s, st, ct * c]];
