@@ -222,7 +222,7 @@ def until(true: Callable[[], bool]) -> None:
 
 def choose(page: Any, **files: Path) -> None:
     for role, path in files.items():
-        page.set_input_files(f"#{role}", path)
+        page.set_input_files(f"#file-{role}", path)
         page.wait_for_selector(f"#drop-{role}.full small:text-is('{path.name}')")
 
 
@@ -371,6 +371,6 @@ def test_long_work_shows_how_far_it_is_and_can_be_cancelled(new_page: Callable[[
     assert "sharpening" in page.text_content("#stage")
     page.click("#cancel")
     page.wait_for_selector("#error:text-is('cancelled')")
-    assert page.is_hidden("#progress")
+    until(lambda: page.is_hidden("#progress"))
     assert page.is_enabled("#go")
     assert page.is_hidden("#below")

@@ -243,7 +243,7 @@ class Desk:
 def one_line(error: BaseException, run: Run | None = None) -> str:
     """What the command would say, with a file's own name in place of where the page put it."""
     text = " ".join(str(error).split()) or type(error).__name__
-    for path in [] if run is None else [*run.job.inputs.values(), Path(run.settings.intrinsics or "")]:
+    for path in [] if run is None else run.job.inputs.values():
         text = text.replace(str(path), path.name)
     return text if isinstance(error, InputError) else f"{text} ({type(error).__name__}; please report this)"
 
@@ -263,7 +263,10 @@ def _settings(asked: Mapping[str, Any], given: Mapping[str, Path]) -> Settings:
         raise InputError(f"intrinsics '{shown(typed)}' are not four numbers; write fx,fy,cx,cy, or hand in a file")
     intrinsics = typed or (str(given["intrinsics"]) if "intrinsics" in given else None)
     if intrinsics is not None:
-        read_intrinsics(intrinsics)
+        try:
+            read_intrinsics(intrinsics)
+        except InputError as error:
+            raise InputError(str(error).replace(intrinsics, Path(intrinsics).name)) from error
     return Settings(
         unit=str(asked.get("unit") or "") or None,
         scale=number("scale"),

@@ -226,6 +226,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def cancel(self, query: dict[str, str], token: str) -> None:
         """Ask a run to end."""
+        self._asked()  # what is not read would be taken for the next request
         self._run(token).stop.set()
         self._json({})
 

@@ -55,7 +55,7 @@ function makeDrops() {
     name.textContent = title;
     note.textContent = note.title = hint;
     input.type = "file";
-    input.id = role;
+    input.id = `file-${role}`;
     input.setAttribute("aria-label", title);
     clear.type = "button";
     clear.textContent = "×";
