@@ -66,8 +66,8 @@ FLOORS = (
         "training.tokens",
         "training.semi",
     ),
-    ("training.run", "scale.session"),
-    ("scale.bulk", "scale.ray_job"),
+    ("training.run", "scale.session", "desk"),
+    ("scale.bulk", "scale.ray_job", "viewer"),
     ("cli",),
 )
 PUBLIC_NAMES = 16

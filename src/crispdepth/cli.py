@@ -1,4 +1,4 @@
-"""The command: predict, batch, evaluate, bench…, train, export, convert, sample, names, info. No logic here."""
+"""The command: predict, batch, evaluate, bench…, train, export, convert, view, sample, names, info. No logic here."""
 
 from __future__ import annotations
 
@@ -481,6 +481,21 @@ def sample(
     assert wanted is not None
     for line in write_sample(out, scale, seed, wanted):
         typer.echo(line)
+
+
+@app.command()
+def view(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Depth, picture, true depth, intrinsics: told apart by what they are")
+    ] = None,
+    host: Annotated[str, typer.Option(help="This machine only, unless another address is asked for")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: a free one")] = 8765,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser")] = True,
+) -> None:
+    """Show a page to try files on: sharpen, compare, turn in 3-D, measure, download."""
+    from crispdepth import viewer
+
+    viewer.view(files or [], host, port, browser, typer.echo)
 
 
 @app.command()

@@ -47,13 +47,13 @@ class Output:
 def outputs_of(work: Work) -> tuple[list[Output], list[str]]:
     """What to write and what to say; everything that can fail but the disk fails here."""
     job, result = work.job, work.result
-    kept, notes = _kept(work)
+    kept, notes = kept_of(work)
     height, width = result.depth.shape
     write = partial(io.write_depth, depth=result.depth, valid=kept, unit=result.unit, out_unit=work.settings.out_unit)
     outputs = [Output(job.out, f"depth {width}x{height}", write)]
     if job.classes is not None:
         outputs.append(_classes(result, job.classes))
-    truth = None if job.truth is None else _read_truth(work)
+    truth = None if job.truth is None else read_truth(work)
     base = None
     if work.low is not None and (truth is not None or job.picture is not None):
         base = predict(
@@ -93,7 +93,7 @@ def _bytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
-def _kept(work: Work) -> tuple[np.ndarray, list[str]]:
+def kept_of(work: Work) -> tuple[np.ndarray, list[str]]:
     """Where the result keeps a value, (H, W) bool, and what to say of the holes."""
     valid, settings = work.result.valid, work.settings
     if valid.all():
@@ -135,7 +135,8 @@ def _confidence(work: Work, path: Path, kept: np.ndarray) -> Output:
     return Output(path, what, partial(io.write_confidence, confidence=share, error=error))
 
 
-def _read_truth(work: Work) -> io.DepthFile:
+def read_truth(work: Work) -> io.DepthFile:
+    """The truth of a job that names one, of the result's size and unit. Raises InputError."""
     assert work.job.truth is not None
     truth = read_depth(work.job.truth, work.job, work.settings)
     if truth.depth.shape != work.result.depth.shape:
@@ -200,7 +201,8 @@ def _busiest(result: Prediction, side: int = 320) -> tuple[int, int, int, int]:
     return best // counts.shape[1] * step, best % counts.shape[1] * step, height, width
 
 
-def _camera(work: Work) -> tuple[Camera, str]:
+def camera_of(work: Work) -> tuple[Camera, str]:
+    """The camera of the result's pixels, and what to say of it. Raises InputError."""
     height, width = size = work.result.depth.shape
     known, focal_px = intrinsics_of(work.job, work.settings), work.settings.focal_px
     if known is None and focal_px is not None:
@@ -221,7 +223,7 @@ def _cloud(work: Work) -> tuple[tuple[np.ndarray, np.ndarray | None], str]:
     mask = torch.from_numpy(result.valid & (result.depth > 0))[None, None]
     flying = flying_pixels(depth, mask)
     keep = (mask & ~flying)[0, 0].numpy()
-    camera, note = _camera(work)
+    camera, note = camera_of(work)
     xyz = points(depth, camera.matrix())[0].permute(1, 2, 0).numpy()[keep]
     rgb = None
     if work.rgb is not None:
@@ -233,7 +235,7 @@ def _surface(work: Work) -> tuple[Mesh, str]:
     """The mesh of what was measured, and what to say."""
     result = work.result
     _check_metres("--mesh", result)
-    camera, note = _camera(work)
+    camera, note = camera_of(work)
     surface = grid_mesh(result.depth, result.valid, camera, work.rgb)
     return surface, f"mesh     {len(surface.triangles)} triangles, none across a depth edge; {note}"
 
