@@ -28,7 +28,7 @@ FLOORS = (
         "formats.exr",
         "formats.numpy_pfm",
     ),
-    ("degradation", "metrics", "losses", "io", "models.saved", "models.naima_released"),
+    ("degradation", "metrics", "losses", "io", "models.saved", "models.naima_released", "hub"),
     ("models.classical", "models.crisp", "models.ctkt", "models.naima", "job"),
     ("models.catalog", "convert", "data.folder", "data.raycast", "data.textures"),
     ("data.middlebury", "data.nyu", "data.layout", "data.shading", "data.augmentation"),
@@ -51,6 +51,7 @@ HEAVY = (
     "onnxruntime",
     "openvino",
     "transformers",
+    "huggingface_hub",
     "torchvision",
     "timm",
 )
