@@ -9,6 +9,7 @@ metres under each. --quick makes them small.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,7 @@ def side_by_side(scene: cd.Sample, given: cd.Sample, detail: tuple[float, float]
         height, width = truth.shape[0] * 2 // 5, truth.shape[1] * 2 // 5
         top, left = (round(detail[0] * (truth.shape[0] - height)), round(detail[1] * (truth.shape[1] - width)))
         panels = [picture.cropped(p, (top, left, height, width), truth.shape, "detail") for p in panels]
+        panels = [replace(p, image=p.image.repeat(2, axis=0).repeat(2, axis=1)) for p in panels]
     return picture.comparison(panels)
 
 
