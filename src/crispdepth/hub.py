@@ -105,7 +105,10 @@ def push(weights: Path, name: str, card: Path | None = None, private: bool = Fal
             f"{card} does not exist: say in it (or in --card FILE) what the weights learnt from, and terms"
         )
     text = card.read_text(encoding="utf-8", errors="replace")
-    files = {FILE: weights, "README.md": (text if text.startswith("---\n") else FRONT + text).encode()}
+    files: dict[str, Path | bytes] = {
+        FILE: weights,
+        "README.md": (text if text.startswith("---\n") else FRONT + text).encode(),
+    }
     api = _api()
     with _explained(wanted):
         api.create_repo(wanted.repo, private=private, exist_ok=True)
