@@ -115,7 +115,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Sta
     """A hub of its own for one test, with a cache and a login of its own."""
 
     class Fresh(StandIn):
-        files, large, asked = {}, {}, []  # type: ignore[misc]
+        files, large, asked = {}, {}, []
 
     running = ThreadingHTTPServer(("127.0.0.1", 0), Fresh)
     thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
@@ -214,9 +214,14 @@ def test_a_header_that_promises_too_much_is_refused_before_anything_is_made(
         content = struct.pack("<Q", length or len(header)) + header.encode() + b"\0\0"
         server.files["/someone/depth/model.safetensors"] = content
 
-    made = []
+    made: list[torch.nn.Conv2d] = []
     real = torch.nn.Conv2d.reset_parameters
-    monkeypatch.setattr(torch.nn.Conv2d, "reset_parameters", lambda layer: (made.append(layer), real(layer))[1])
+
+    def counted(layer: torch.nn.Conv2d) -> None:
+        made.append(layer)
+        real(layer)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "reset_parameters", counted)
     for config, cure in (
         ({"widths": [10**6] * 4}, "out of range"),
         ({"middle": 10**9}, "out of range"),
@@ -228,6 +233,7 @@ def test_a_header_that_promises_too_much_is_refused_before_anything_is_made(
         served({"model": "crisp", "config": json.dumps(config)})
         with pytest.raises(InputError, match=cure):
             load("hf:someone/depth")
+    assert made
     assert all(layer.weight.is_meta for layer in made)
     served({"model": "crisp", "config": "{}"}, length=2**40)
     with pytest.raises(InputError, match="header claims"):
