@@ -29,7 +29,7 @@ FLOORS = (
         "formats.exr",
         "formats.numpy_pfm",
     ),
-    ("degradation", "metrics", "losses", "io", "models.saved", "models.naima_released"),
+    ("degradation", "metrics", "losses", "io", "models.saved", "models.naima_released", "hub"),
     (
         "models.classical",
         "models.crisp",
@@ -80,6 +80,7 @@ HEAVY = (
     "openvino",
     "nncf",
     "transformers",
+    "huggingface_hub",
     "torchvision",
     "timm",
     "pyarrow",

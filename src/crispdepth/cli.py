@@ -1,4 +1,4 @@
-"""The command: predict, batch, evaluate, bench…, train, export, convert, view, sample, names, info. No logic here."""
+"""The command: predict, batch, evaluate, bench…, train, export, convert, hub, view, names, info. No logic here."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ app = typer.Typer(
 )
 
 Out = Annotated[Path, typer.Option("-o", "--out", help="Where the depth goes: .png .tif .exr .pfm .npy .npz")]
+hub_app = typer.Typer(help="Weights on the Hugging Face hub.", add_completion=False, rich_markup_mode=None)
+app.add_typer(hub_app, name="hub")
+
 Root = Annotated[Path | None, typer.Option(help="The folder of the data set")]
 
 
@@ -80,7 +83,7 @@ def predict(
         typer.Option(help="What the values of --low are: mm m kitti tum sunrgbd realsense:SCALE disparity relative"),
     ] = None,
     out_unit: Annotated[str | None, typer.Option(help="What is written; 16-bit files: mm by default")] = None,
-    model: Annotated[str | None, typer.Option(help="See `crispdepth names`, or a file of weights")] = None,
+    model: Annotated[str | None, typer.Option(help="See `crispdepth names`; a file of weights; hf:owner/name")] = None,
     size: Annotated[str | None, typer.Option(help="Size of the result, WxH; by default that of --rgb")] = None,
     scale: Annotated[float | None, typer.Option(help="Or so many times the size of --low")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw a comparison into this .png or .jpg")] = None,
@@ -465,6 +468,41 @@ def convert(
 
     for line in converting.convert(system, checkpoint, out, scale):
         typer.echo(line)
+
+
+@hub_app.command("pull")
+def hub_pull(
+    name: Annotated[str, typer.Argument(help="owner/name, owner/name@VERSION, owner/name/FILE.safetensors")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The .safetensors to write")],
+) -> None:
+    """Fetch weights from the hub into a file (`predict --model hf:owner/name` does without)."""
+    hub, catalog = _hub()
+    catalog.load(f"hf:{name.removeprefix('hf:')}")  # refuses what is no model of ours
+    for line in hub.pull(name, out):
+        typer.echo(line)
+
+
+@hub_app.command("push")
+def hub_push(
+    weights: Annotated[Path, typer.Argument(help="The .safetensors to upload")],
+    name: Annotated[str, typer.Argument(help="owner/name")],
+    card: Annotated[Path | None, typer.Option(help="What they are, as Markdown; by default the .md beside")] = None,
+    private: Annotated[bool, typer.Option(help="Only you and whom you let in may see them")] = False,
+) -> None:
+    """Upload weights and their card to the hub."""
+    hub, catalog = _hub()
+    if not str(weights).endswith(".safetensors"):
+        raise InputError(f"{weights} is no .safetensors file: nothing else is uploaded")
+    catalog.load(str(weights))  # refuses what is no model of ours
+    for line in hub.push(weights, name, card, private):
+        typer.echo(line)
+
+
+def _hub() -> tuple[Any, Any]:
+    from crispdepth import hub
+    from crispdepth.models import catalog
+
+    return hub, catalog
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from crispdepth.extras import late
-from crispdepth.models import classical
+from crispdepth.models import classical, saved
 from crispdepth.models.crisp import Crisp
 from crispdepth.models.ctkt import Ctkt
 from crispdepth.models.foundation import DepthAnything, PromptDepthAnything
@@ -39,10 +39,12 @@ class Entry:
 
 
 def load(name: str) -> Model:
-    """The model called ``name``, or the one saved at the path ``name`` (.safetensors), in evaluation mode.
+    """The model called ``name``, in evaluation mode: a row of CATALOG, a file (.safetensors), or ``hf:owner/name``.
 
     Raises InputError offering the nearest name, and for a file that holds no model of ours.
     """
+    if name.startswith("hf:"):
+        return _saved(_late("hub", "fetched", name)).eval()
     if name.endswith(".safetensors"):
         return _saved(Path(name)).eval()
     if name not in CATALOG:
@@ -68,6 +70,7 @@ def sharpeners() -> list[str]:
 def _saved(path: Path) -> Model:
     if not path.is_file():
         raise InputError(f"{path} does not exist: name a file of weights, or a model of `crispdepth names`")
+    saved.check_header(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             kind = (file.metadata() or {}).get("model", "")
@@ -79,8 +82,8 @@ def _saved(path: Path) -> Model:
 
 
 def _late(module: str, name: str, *words: object) -> Any:
-    """``crispdepth.models.MODULE``'s NAME called with ``words``: for models whose import takes seconds."""
-    owner: Any = late(f"crispdepth.models.{module}")
+    """``crispdepth.MODULE``'s NAME called with ``words``: for what takes seconds to import, or may be missing."""
+    owner: Any = late(f"crispdepth.{module}")
     for part in name.split("."):
         owner = getattr(owner, part)
     return owner(*words)
@@ -89,7 +92,7 @@ def _late(module: str, name: str, *words: object) -> Any:
 SAVED: dict[str, Callable[[Path], Model]] = {  # by the word in the file's header
     "crisp": Crisp.from_file,
     "ctkt": Ctkt.from_file,
-    "naima": partial(_late, "naima", "Naima.from_file"),
+    "naima": partial(_late, "models.naima", "Naima.from_file"),
     "symbiotic": Symbiotic.from_file,
 }
 
