@@ -1,9 +1,9 @@
-# The front door: make demo, test, check, bench, bench-robust, clean. Needs Python 3.11 or newer, git and make.
+# The front door: make demo, test, test-slow, check, docs, dist, gallery, bench, bench-robust, clean. Python 3.11 or newer.
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test check bench bench-robust clean
+.PHONY: demo test test-slow check docs dist gallery bench bench-robust clean
 
 demo: .venv/installed ## sharpen a made-up scene and write everything there is to look at into demo/
 	$(BIN)/crispdepth sample -o demo
@@ -17,10 +17,23 @@ test: .venv/installed ## lint, types, tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto
 
+test-slow: .venv/installed ## the tests that start an S3 server, a Ray cluster, or two trainings
+	$(BIN)/python -m pytest -n 0 -m slow
+
 check: .venv/installed ## format, lint and types, no tests
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/mypy
+
+docs: .venv/installed ## the site, into site/: no warning, every link and anchor checked, no network needed
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+
+dist: .venv/installed ## source and wheel, into dist/; the wheel is built from the source archive
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
+gallery: .venv/installed ## the pictures of docs/gallery.md
+	$(BIN)/python examples/gallery.py -o docs/gallery
 
 bench-robust: .venv/installed ## what holes, noise and other faults cost, into docs/robustness.md
 	$(BIN)/crispdepth bench-robust -o docs/robustness.md
@@ -37,4 +50,4 @@ bench: .venv/installed ## measure every model on the data sets under DATA and wr
 	@touch $@
 
 clean: ## remove what make made, the environment too
-	rm -rf .venv demo
+	rm -rf .venv demo site dist

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import two_processes
 from safetensors.torch import load_file
 
 from crispdepth.data.augmentation import EASY, Sensors, fattened, holes, sensed
@@ -240,3 +243,21 @@ def test_training_can_begin_with_weights_of_the_same_shape(tmp_path: Path) -> No
     assert (begun.network.head.weight == 0.25).all()
     with pytest.raises(InputError, match="another shape"):
         CrispTask(dataclasses.replace(recipe, network=CrispConfig()), tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradients_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, two_processes.__file__, str(tmp_path / "2"), "2"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(CrispTask, "on_before_optimizer_step", None)  # both are set there, and restored here
+    monkeypatch.setattr(two_processes.run.pl, "Trainer", two_processes.run.pl.Trainer)
+    two_processes.main(tmp_path / "1", 1)
+    for step in range(3):
+        one, two = (torch.load(tmp_path / str(devices) / f"gradients-{step}.pt") for devices in (1, 2))
+        assert any(float(gradient.abs().max()) > 1e-3 for gradient in one.values())
+        for name in one:
+            torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-5)
+    one, two = (load_file(tmp_path / str(devices) / "weights.safetensors") for devices in (1, 2))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-3)

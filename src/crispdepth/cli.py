@@ -1,4 +1,4 @@
-"""The command: predict, evaluate, bench…, train, export, convert, sample, names, info. Parses words; no logic here."""
+"""The command: predict, batch, evaluate, bench…, train, export, convert, hub, view, names, info. No logic here."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ app = typer.Typer(
 )
 
 Out = Annotated[Path, typer.Option("-o", "--out", help="Where the depth goes: .png .tif .exr .pfm .npy .npz")]
+hub_app = typer.Typer(help="Weights on the Hugging Face hub.", add_completion=False, rich_markup_mode=None)
+app.add_typer(hub_app, name="hub")
+
 Root = Annotated[Path | None, typer.Option(help="The folder of the data set")]
 
 
@@ -70,15 +73,17 @@ def _path(text: str | None) -> Path | None:
 
 @app.command()
 def predict(
-    low: Annotated[str, typer.Option(help="Low-resolution depth: a file, a folder, a quoted pattern, a recording")],
     out: Out,
-    rgb: Annotated[str | None, typer.Option(help="The colour picture of the same view")] = None,
+    low: Annotated[
+        str | None, typer.Option(help="Low-resolution depth: a file, a folder, a quoted pattern, a recording")
+    ] = None,
+    rgb: Annotated[str | None, typer.Option(help="The colour picture of the same view; or all there is")] = None,
     unit: Annotated[
         str | None,
         typer.Option(help="What the values of --low are: mm m kitti tum sunrgbd realsense:SCALE disparity relative"),
     ] = None,
     out_unit: Annotated[str | None, typer.Option(help="What is written; 16-bit files: mm by default")] = None,
-    model: Annotated[str | None, typer.Option(help="See `crispdepth names`, or a file of weights")] = None,
+    model: Annotated[str | None, typer.Option(help="See `crispdepth names`; a file of weights; hf:owner/name")] = None,
     size: Annotated[str | None, typer.Option(help="Size of the result, WxH; by default that of --rgb")] = None,
     scale: Annotated[float | None, typer.Option(help="Or so many times the size of --low")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw a comparison into this .png or .jpg")] = None,
@@ -101,6 +106,10 @@ def predict(
     calib: Annotated[
         str | None, typer.Option(help="Middlebury's calib.txt: --low is its disparity, and becomes metres")
     ] = None,
+    focal: Annotated[
+        float | None, typer.Option(help="Focal length in pixels of --rgb: sets the scale of depth from it alone")
+    ] = None,
+    classes: Annotated[Path | None, typer.Option(help="Without --low: write what is what into this .png")] = None,
     truth: Annotated[Path | None, typer.Option(help="True depth to compare with (same unit)")] = None,
     confidence: Annotated[
         str | None, typer.Option(help="The sensor's own confidence: ARKit's 0 1 2, or 0..255, or floats of 0..1")
@@ -119,9 +128,11 @@ def predict(
     device: Annotated[str, typer.Option(help="auto cpu cuda mps")] = "auto",
     precision: Annotated[str, typer.Option(help="auto float32 bf16 float16")] = "auto",
 ) -> None:
-    """Sharpen a low-resolution depth map with its colour picture.
+    """Sharpen a low-resolution depth map with its colour picture, or guess depth from a picture alone.
 
     crispdepth predict --low depth.png --unit mm --rgb photo.jpg -o sharp.png --picture view.png
+
+    crispdepth predict --rgb photo.jpg -o depth.png --classes classes.png --picture view.png
 
     Many files at once: --low 'depth/*.png' --rgb 'photos/*.jpg' -o FOLDER, paired by stem.
     """
@@ -144,12 +155,25 @@ def predict(
         extrinsics=extrinsics,
         align=align,
         calib=calib,
+        focal_px=focal,
     )
-    job = batch.Job(Path(low), out, _path(rgb), picture, points, truth, _path(confidence), out_confidence, mesh)
-    jobs, lonely = batch.pair(job, suffix) if batch.is_many(low) else ([job], [])
-    model = model or (catalog.DEFAULT_WITHOUT_RGB if jobs[0].rgb is None else catalog.DEFAULT)
+    job = batch.Job(
+        low=_path(low),
+        out=out,
+        rgb=_path(rgb),
+        picture=picture,
+        points=points,
+        truth=truth,
+        confidence=_path(confidence),
+        out_confidence=out_confidence,
+        mesh=mesh,
+        classes=classes,
+    )
+    many = batch.is_many(str(job.start))
+    jobs, lonely = batch.pair(job, suffix) if many else ([job], [])
+    model = model or catalog.default(jobs[0].low is not None, jobs[0].rgb is not None)
     loaded, choice = engines.opened(model, wanted, len(jobs))
-    if batch.is_many(low):
+    if many:
         typer.echo(f"engine   {choice}")
         _predict_many(jobs, lonely, loaded, settings)
         return
@@ -179,13 +203,90 @@ def _predict_many(jobs: list[Job], lonely: list[str], model: Any, settings: Sett
         raise typer.Exit(1)
 
 
+@app.command("batch")
+def batch_many(
+    source: Annotated[str, typer.Argument(help="A folder or URL with low/ and rgb/, a .parquet list, .tar files")],
+    target: Annotated[str, typer.Argument(help="The folder or URL (s3://…) to write to; run again, it goes on")],
+    unit: Annotated[str | None, typer.Option(help="What the values of low are, as in predict")] = None,
+    out_unit: Annotated[str | None, typer.Option(help="What is written; 16-bit files: mm by default")] = None,
+    model: Annotated[str | None, typer.Option(help="See `crispdepth names`, or a file of weights")] = None,
+    size: Annotated[str | None, typer.Option(help="Size of the results, WxH; by default that of rgb")] = None,
+    scale: Annotated[float | None, typer.Option(help="Or so many times the size of low")] = None,
+    align: Annotated[str | None, typer.Option(help="auto, as in predict")] = None,
+    min_confidence: Annotated[float | None, typer.Option(help="As in predict; confidence/ holds the files")] = None,
+    keep_holes: Annotated[bool, typer.Option(help="Leave holes instead of filling them")] = False,
+    max_hole_px: Annotated[int | None, typer.Option(help="Leave holes wider than so many pixels of the result")] = None,
+    nan_holes: Annotated[bool, typer.Option(help="NaN and inf in npy and tif files mean no reading")] = False,
+    suffix: Annotated[str, typer.Option(help="Extension of the results")] = ".png",
+    chunk: Annotated[int, typer.Option(help="Items a commit: so many are done again after a kill, at most")] = 64,
+    ray: Annotated[str | None, typer.Option(help="Work on this Ray cluster: HOST:PORT, auto, or local")] = None,
+    workers: Annotated[int, typer.Option(help="Ray workers; 0: as many as fit")] = 0,
+    cpus: Annotated[float, typer.Option(help="CPUs of each Ray worker")] = 1,
+    gpus: Annotated[float, typer.Option(help="GPUs of each Ray worker")] = 0,
+) -> None:
+    """Sharpen very many depth maps, in folders or object stores; killed anywhere, it goes on when run again.
+
+    crispdepth batch s3://bucket/frames s3://bucket/sharp --unit mm
+    """
+    from crispdepth.batch import Settings
+    from crispdepth.models import catalog
+
+    bulk, on_ray = _scale(ray is not None)
+    settings = Settings(
+        unit=unit,
+        out_unit=out_unit,
+        size=_size(size),
+        scale=scale,
+        keep_holes=keep_holes,
+        nan_holes=nan_holes,
+        min_confidence=min_confidence,
+        max_hole_px=max_hole_px,
+        align=align,
+    )
+    job = bulk.Bulk(source, target, model or catalog.DEFAULT, settings, suffix, chunk)
+    runner = bulk.here if ray is None else on_ray.OnRay(ray, workers, cpus, gpus)
+    _batch(bulk.run_bulk, job, runner)
+
+
+def _scale(with_ray: bool) -> tuple[Any, Any]:
+    """The rooms that need pyarrow and, if asked for, Ray; or how to get them."""
+    try:
+        from crispdepth.scale import bulk
+
+        if not with_ray:
+            return bulk, None
+        from crispdepth.scale import ray_job
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in ("pyarrow", "fsspec", "ray"):
+            raise
+        raise InputError(f"batch needs {error.name.split('.')[0]}: pip install 'crispdepth[scale]'") from error
+    return bulk, ray_job
+
+
+def _batch(run_bulk: Any, job: Any, runner: Any) -> None:
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("batch", total=None)
+        counts = run_bulk(job, runner, lambda behind, total, _: bar.update(task, completed=behind, total=total))
+    bad = counts["quarantined"]
+    typer.echo(f"{counts['done']} of {counts.total()} items done: {job.target}/manifest.parquet")
+    if bad:
+        typer.echo(f"quarantined {bad}, with the reasons in {job.target}/quarantine.jsonl", err=True)
+        raise typer.Exit(1)
+
+
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Option(help="See `crispdepth names`")],
     set_name: Annotated[str, typer.Option("--set", help="See `crispdepth names`")],
     root: Root = None,
     scale: Annotated[float, typer.Option(help="Low map smaller by this factor")] = 8,
-    protocol: Annotated[str, typer.Option(help="How the low map is made and what is cut")] = "fdsr",
+    protocol: Annotated[
+        str | None, typer.Option(help="How the low map is made and what is cut; by default fdsr, or the set's own")
+    ] = None,
     unit: Annotated[str | None, typer.Option(help="Of the depth files; set `folder` only")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write every figure here")] = None,
 ) -> None:
@@ -236,7 +337,7 @@ def bench_speed(
 ) -> None:
     """Time models side by side, and measure their memory, on this machine."""
     from crispdepth.bench import report, speed
-    from crispdepth.models.catalog import CATALOG
+    from crispdepth.models.catalog import sharpeners
 
     if json_path is not None:
         report.check_json(json_path)
@@ -246,7 +347,7 @@ def bench_speed(
         return
     if out is not None:
         raise InputError("--out takes the table of --engines: add that, or use --json")
-    names = [name.strip() for name in models.split(",")] if models else list(CATALOG)
+    names = [name.strip() for name in models.split(",")] if models else sharpeners()
     results = []
     for each in speed.SIZES if wanted is None else (wanted,):
         with report.progress_bar(f"{each[1]}x{each[0]}") as progress:
@@ -306,14 +407,14 @@ def bench_robust(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="crisp, crisp-tiny, ctkt, naima_x8, naima-small …, see docs/train.md")],
+    recipe: Annotated[str, typer.Argument(help="crisp, ctkt, naima_x8, symbiotic-small …, see docs/train.md")],
     changes: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, such as steps=500 sensors.holed=0.4")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The run's folder; by default runs/RECIPE")] = None,
     accelerator: Annotated[str, typer.Option(help="Lightning's word: auto cpu gpu mps")] = "auto",
     devices: Annotated[int, typer.Option(help="GPUs (or processes on a CPU) on each node")] = 1,
     nodes: Annotated[int, typer.Option(help="Machines")] = 1,
     data: Annotated[
-        str, typer.Option(help="scenes, or a data set with pictures to learn from: nyu, folder …")
+        str, typer.Option(help="scenes, or a data set to learn from: nyu, folder …; several: scenes,nyu=FOLDER")
     ] = "scenes",
     root: Root = None,
     unit: Annotated[str | None, typer.Option(help="Of the depth files; data `folder` only")] = None,
@@ -369,6 +470,41 @@ def convert(
         typer.echo(line)
 
 
+@hub_app.command("pull")
+def hub_pull(
+    name: Annotated[str, typer.Argument(help="owner/name, owner/name@VERSION, owner/name/FILE.safetensors")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The .safetensors to write")],
+) -> None:
+    """Fetch weights from the hub into a file (`predict --model hf:owner/name` does without)."""
+    hub, catalog = _hub()
+    catalog.load(f"hf:{name.removeprefix('hf:')}")  # refuses what is no model of ours
+    for line in hub.pull(name, out):
+        typer.echo(line)
+
+
+@hub_app.command("push")
+def hub_push(
+    weights: Annotated[Path, typer.Argument(help="The .safetensors to upload")],
+    name: Annotated[str, typer.Argument(help="owner/name")],
+    card: Annotated[Path | None, typer.Option(help="What they are, as Markdown; by default the .md beside")] = None,
+    private: Annotated[bool, typer.Option(help="Only you and whom you let in may see them")] = False,
+) -> None:
+    """Upload weights and their card to the hub."""
+    hub, catalog = _hub()
+    if not str(weights).endswith(".safetensors"):
+        raise InputError(f"{weights} is no .safetensors file: nothing else is uploaded")
+    catalog.load(str(weights))  # refuses what is no model of ours
+    for line in hub.push(weights, name, card, private):
+        typer.echo(line)
+
+
+def _hub() -> tuple[Any, Any]:
+    from crispdepth import hub
+    from crispdepth.models import catalog
+
+    return hub, catalog
+
+
 @app.command()
 def sample(
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write into; made if missing")],
@@ -383,6 +519,21 @@ def sample(
     assert wanted is not None
     for line in write_sample(out, scale, seed, wanted):
         typer.echo(line)
+
+
+@app.command()
+def view(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Depth, picture, true depth, intrinsics: told apart by what they are")
+    ] = None,
+    host: Annotated[str, typer.Option(help="This machine only, unless another address is asked for")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: a free one")] = 8765,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser")] = True,
+) -> None:
+    """Show a page to try files on: sharpen, compare, turn in 3-D, measure, download."""
+    from crispdepth import viewer
+
+    viewer.view(files or [], host, port, browser, typer.echo)
 
 
 @app.command()

@@ -17,10 +17,11 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from crispdepth.training.distilled import CtktTask
-from crispdepth.training.examples import Scenes, Source, Stream
-from crispdepth.training.recipes import CrispRecipe, CtktRecipe, NaimaRecipe, Recipe, TokensRecipe
+from crispdepth.training.examples import Batch, Scenes, Source, Stream
+from crispdepth.training.recipes import CrispRecipe, CtktRecipe, NaimaRecipe, Recipe, SemiRecipe, TokensRecipe
+from crispdepth.training.semi import SemiTask
 from crispdepth.training.supervised import CrispTask, NaimaTask
-from crispdepth.training.task import Task, save_weights, write_recipe
+from crispdepth.training.task import WEIGHTS, Task, recipe_text, save_weights, write_recipe
 from crispdepth.training.tokens import TokensTask
 from crispdepth.types import InputError
 
@@ -28,6 +29,7 @@ TASKS: dict[type[Recipe], Callable[..., Task]] = {
     CrispRecipe: CrispTask,
     CtktRecipe: CtktTask,
     NaimaRecipe: NaimaTask,
+    SemiRecipe: SemiTask,
     TokensRecipe: TokensTask,
 }
 
@@ -60,12 +62,32 @@ def train(
     task = TASKS[type(recipe)](recipe, folder, source, report)
     with _quiet():
         trainer = _trainer(recipe, folder, accelerator, devices, nodes, _step_of(newest))
-        by_number = task.draws_alone or not isinstance(trainer.accelerator, CPUAccelerator)
-        stream = Stream(recipe, _step_of(newest), by_number, source, trainer.global_rank, trainer.world_size)
-        workers = 0 if by_number else workers
-        loader = DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None)
-        trainer.fit(task, loader, [0], ckpt_path=newest)
-    return save_weights(task.network, folder)
+        trainer.fit(task, datamodule=_Examples(task, _step_of(newest), workers), ckpt_path=newest)
+    if trainer.is_global_zero:
+        save_weights(task.network, folder)
+    return folder / WEIGHTS
+
+
+class _Examples(pl.LightningDataModule):
+    """The stream of this process, made when Lightning knows which of how many processes this is."""
+
+    def __init__(self, task: Task, start: int, workers: int) -> None:
+        super().__init__()
+        self.task = task
+        self.start = start
+        self.workers = workers
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        trainer = self.trainer
+        assert trainer is not None
+        by_number = self.task.draws_alone or not isinstance(trainer.accelerator, CPUAccelerator)
+        rank, world = trainer.global_rank, trainer.world_size
+        stream = Stream(self.task.recipe, self.start, by_number, self.task.source, rank, world, self.task.make)
+        workers = 0 if by_number else self.workers
+        return DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None)
+
+    def val_dataloader(self) -> list[int]:
+        return [0]
 
 
 def last_validation(folder: Path) -> dict[str, str]:
@@ -128,10 +150,5 @@ def _step_of(path: Path | None) -> int:
 def _check_same_recipe(recipe: Recipe, folder: Path) -> None:
     """A folder belongs to one recipe: going on with another would be neither."""
     path = folder / "recipe.json"
-    before = path.read_text() if path.is_file() else None
-    if before is None:
-        return
-    write_recipe(recipe, folder)
-    if path.read_text() != before:
-        path.write_text(before)
+    if path.is_file() and path.read_text() != recipe_text(recipe):
         raise InputError(f"{folder} holds a run of another recipe: name a new folder, or delete this one")

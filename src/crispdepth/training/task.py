@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +25,7 @@ from crispdepth.training.examples import Batch, Scenes, Source, example
 from crispdepth.training.recipes import Recipe
 from crispdepth.types import Depth, InputError, Model, Rgb, Sample
 
+WEIGHTS = "weights.safetensors"
 REPORTED = ("middlebury", "lu")
 VALIDATION_SEED = 1_800_000_000
 VALIDATION_SCENES, VALIDATION_SIZE = 12, (240, 320)
@@ -35,7 +37,7 @@ Network = TypeVar("Network", bound=Model)
 class Task(pl.LightningModule):
     """One network in training; ``folder`` receives its weights and pictures at every validation.
 
-    A subclass sets ``network``, which can ``save`` itself, and says the ``loss`` of a batch.
+    A subclass sets ``network``, which can ``save`` itself, and says the ``loss`` of a batch; ``make`` makes batches.
     ``report``: a folder with real test sets, whose shares are logged and decide nothing.
     """
 
@@ -50,6 +52,11 @@ class Task(pl.LightningModule):
         self.source = source or Scenes()
         self.report = report
 
+    @staticmethod
+    def make(recipe: Any, step: int, device: torch.device | str, source: Source) -> Batch:
+        """The batch of one step, a function of its arguments alone."""
+        return example(recipe, step, device, source)
+
     def loss(self, batch: Batch) -> torch.Tensor:
         """One value to minimise."""
         raise NotImplementedError
@@ -57,7 +64,7 @@ class Task(pl.LightningModule):
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """One step's loss, of a batch or of its number."""
         if "number" in batch:
-            batch = example(self.recipe, int(batch["number"]), self.device, self.source)
+            batch = self.make(self.recipe, int(batch["number"]), self.device, self.source)
         return self.loss(batch)
 
     def validation_step(self, _: Any, __: int) -> None:
@@ -135,7 +142,7 @@ def begun(kind: type[Network], config: Any, start: str) -> Network:
 
 def save_weights(network: Any, folder: Path) -> Path:
     """``weights.safetensors`` in ``folder``, replaced whole."""
-    path = folder / "weights.safetensors"
+    path = folder / WEIGHTS
     part = path.with_suffix(".part")
     network.save(part)
     part.replace(path)
@@ -144,7 +151,14 @@ def save_weights(network: Any, folder: Path) -> Path:
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
     """``recipe.json``: what made these weights."""
-    (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n")
+    part = folder / f"recipe.{os.getpid()}.part"
+    part.write_text(recipe_text(recipe))
+    part.replace(folder / "recipe.json")  # another process of this training may be reading it
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """What stands in ``recipe.json``."""
+    return json.dumps(asdict(recipe), indent=1) + "\n"
 
 
 @lru_cache(maxsize=2)

@@ -1,0 +1,126 @@
+"""A large job from beginning to end: plan, chunks, manifest; run again, it goes on; one folder, one job."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from crispdepth.models.catalog import load
+from crispdepth.scale.manifest import MANIFEST, counts_of, write_manifest
+from crispdepth.scale.plan import Plan, find, write_plan
+from crispdepth.scale.session import DEPTH, PLAN, WORK, Bulk, Done, Session, part_name, staging
+from crispdepth.scale.stores import Store, is_of_the_store
+from crispdepth.types import InputError
+
+JOB = "job.json"
+Runner = Callable[[Bulk, list[int]], Iterator[Done]]  # does the chunks of these numbers, wherever
+
+
+def here(bulk: Bulk, numbers: list[int]) -> Iterator[Done]:
+    """A Runner: this process does it all."""
+    return Session(bulk).do(numbers)
+
+
+def run_bulk(
+    bulk: Bulk, runner: Runner = here, progress: Callable[[int, int, Done | None], None] | None = None
+) -> Counter[str]:
+    """Do what of ``bulk`` is not done yet. Returns how many items have which status ("done", "quarantined").
+
+    In ``bulk.target`` afterwards: ``depth/``, ``manifest.parquet``, ``quarantine.jsonl`` if anything was bad, and
+    ``job.json``. Whenever it is killed, the same call goes on, and ends with the same files. ``progress`` is called
+    with the number of items that are behind us, that of all, and the chunk that was committed just now.
+
+    Raises InputError for a source with nothing in it, a target that holds something else or is being worked on, and
+    when the store fails.
+    """
+    if bulk.chunk < 1:
+        raise InputError("--chunk must be at least 1 item")
+    store = Store(bulk.target)
+    store.check_writable()
+    model = str(Path(bulk.model).resolve()) if bulk.model.endswith(".safetensors") else bulk.model
+    bulk = replace(bulk, target=store.url, model=model)  # a worker may stand in another folder
+    try:
+        with _mine(bulk, store):
+            counts = counts_of(store) if store.exists(MANIFEST) else _go_on(bulk, store, runner, progress)
+            store.remove(WORK)
+            return counts
+    except Exception as error:
+        if not is_of_the_store(error):
+            raise
+        raise InputError(f"the job stopped ({error}): run the same command again to go on") from error
+
+
+def _go_on(
+    bulk: Bulk, store: Store, runner: Runner, progress: Callable[[int, int, Done | None], None] | None
+) -> Counter[str]:
+    with staging(store) as name:
+        folder = Path(name)
+        if not store.exists(PLAN):
+            write_plan(find(bulk.source), folder / "plan", bulk.chunk)
+            store.put(folder / "plan", PLAN)
+        with store.open(PLAN) as opened:
+            plan = Plan(opened)
+            parts = {part_name(number) for number in range(plan.chunks)} & set(store.names(WORK))
+            pending = [number for number in range(plan.chunks) if part_name(number) not in parts]
+            behind = plan.items - sum(plan.size_of(number) for number in pending)
+            if progress:
+                progress(behind, plan.items, None)
+            for done in runner(bulk, pending) if pending else ():
+                behind += done.items
+                if progress:
+                    progress(behind, plan.items, done)
+            return write_manifest(store, [part_name(number) for number in range(plan.chunks)], folder)
+
+
+@contextmanager
+def _mine(bulk: Bulk, store: Store) -> Iterator[None]:
+    """The target belongs to this job alone, and to this process (not so in an object store, which has no locks)."""
+    text = json.dumps(_words(bulk), indent=1) + "\n"
+    if not store.exists(JOB):
+        if any(not name.startswith(f"{WORK}/") for name in store.names()):
+            raise InputError(f"{store.url}: holds other files: name a new folder")
+        with staging(store) as name:
+            (Path(name) / JOB).write_text(text, encoding="utf-8")
+            store.put(Path(name) / JOB, JOB)
+    before = json.loads(store.read(JOB))
+    wrong = [key for key, value in json.loads(text).items() if before.get(key) != value]
+    if wrong:
+        raise InputError(f"{store.url}: holds a job with other {', '.join(wrong)}: name a new folder, or delete it")
+    with ExitStack() as stack:
+        if store.is_local:
+            file = stack.enter_context(open(f"{store.root}/{JOB}", "rb"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+            except OSError as error:
+                raise InputError(f"{store.url}: another process is at work there: wait for it, or end it") from error
+        try:
+            yield
+        except InputError:
+            if not _has_begun(store):  # the question was wrong: the right one may have the folder
+                store.remove(WORK)
+                store.remove(JOB)
+            raise
+
+
+def _has_begun(store: Store) -> bool:
+    parts = (name for name in store.names(WORK) if "/part-" in name)
+    return store.exists(MANIFEST) or store.exists(DEPTH) or any(parts)
+
+
+def _words(bulk: Bulk) -> dict[str, Any]:
+    """What makes the results what they are."""
+    words = asdict(bulk)
+    settings = words.pop("settings")
+    del words["target"]
+    words["source"] = Store(bulk.source).url
+    digest = hashlib.sha256()
+    for name, tensor in load(bulk.model).state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return words | {"weights_sha256": digest.hexdigest()} | settings

@@ -1,0 +1,81 @@
+"""What became of each item: status, reason, size, checksum; a part for each chunk, one manifest at the end."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crispdepth.scale.plan import QUARANTINED
+from crispdepth.scale.stores import Store
+
+DONE = "done"
+MANIFEST, BAD = "manifest.parquet", "quarantine.jsonl"
+PARTS_IN_A_GROUP = 64  # of the manifest: few large row groups are read faster
+
+
+@dataclass(frozen=True)
+class Row:
+    """One item's line of the manifest. ``out``: the file's name under the output folder; sizes in bytes and pixels."""
+
+    name: str
+    status: str
+    reason: str | None = None
+    out: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    low: str | None = None
+    rgb: str | None = None
+    confidence: str | None = None
+
+
+_WHOLE_NUMBERS = ("bytes", "width", "height")
+SCHEMA = pa.schema([(f.name, pa.int64() if f.name in _WHOLE_NUMBERS else pa.string()) for f in fields(Row)])
+
+
+def write_part(rows: Iterable[Row], path: Path) -> None:
+    """The rows of one chunk."""
+    pq.write_table(pa.Table.from_pylist([vars(row) for row in rows], SCHEMA), path)
+
+
+def write_manifest(store: Store, parts: list[str], folder: Path) -> Counter[str]:
+    """All parts as one manifest in ``store``, staged in ``folder``; how many items have which status.
+
+    ``quarantine.jsonl`` holds the bad items again, a line each; it is there only if there are any. The manifest comes
+    last: where it is, the job is finished.
+    """
+    counts: Counter[str] = Counter()
+    with pq.ParquetWriter(folder / MANIFEST, SCHEMA) as writer, (folder / BAD).open("w", encoding="utf-8") as bad:
+        for start in range(0, len(parts), PARTS_IN_A_GROUP):
+            tables = [_table(store, name) for name in parts[start : start + PARTS_IN_A_GROUP]]
+            group = pa.concat_tables(tables).combine_chunks()
+            writer.write_table(group, row_group_size=group.num_rows)
+            for row in group.to_pylist():
+                counts[row["status"]] += 1
+                if row["status"] == QUARANTINED:
+                    kept = {key: row[key] for key in ("name", "reason", "low", "rgb") if row[key]}
+                    bad.write(json.dumps(kept, ensure_ascii=False) + "\n")
+    if counts[QUARANTINED]:
+        store.put(folder / BAD, BAD)
+    store.put(folder / MANIFEST, MANIFEST)
+    return counts
+
+
+def counts_of(store: Store) -> Counter[str]:
+    """How many items of a finished job have which status."""
+    with store.open(MANIFEST) as opened:
+        column = pq.read_table(opened, columns=["status"])["status"]
+    return Counter({entry["values"]: entry["counts"] for entry in column.value_counts().to_pylist()})
+
+
+def _table(store: Store, name: str) -> Any:
+    with store.open(name) as opened:
+        return pq.read_table(opened, schema=SCHEMA)

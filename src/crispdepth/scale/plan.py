@@ -1,0 +1,211 @@
+"""What there is to do: the items of a folder, a Parquet list or tars, frozen into numbered chunks."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crispdepth.atomic import shown
+from crispdepth.data.folder import FILES, stem
+from crispdepth.scale.stores import Store
+from crispdepth.types import InputError
+
+INPUTS = ("low", "rgb", "confidence")
+SCHEMA = pa.schema([(name, pa.string()) for name in ("name", *INPUTS, "fault")])
+QUARANTINED = "quarantined"
+FIELDS = {"depth": "low", "jpg": "rgb", "jpeg": "rgb", "color": "rgb", "webp": "rgb"}  # other words in a tar
+
+
+@dataclass(frozen=True)
+class Item:
+    """One depth map to be: its ``name`` (a path without extension) and the URLs of its inputs.
+
+    ``fault``: why it cannot be done, known beforehand, such as a missing picture.
+    """
+
+    name: str
+    low: str | None = None
+    rgb: str | None = None
+    confidence: str | None = None
+    fault: str | None = None
+
+
+def find(source: str) -> Iterator[Item]:
+    """The items of ``source``, a local path or a URL:
+
+    - a folder with ``low/`` (or ``depth/``), perhaps ``rgb/`` and ``confidence/``, paired by path and stem;
+    - a ``.parquet`` list with a column ``low``, perhaps ``rgb``, ``confidence`` (paths relative to the list, or URLs)
+      and ``name``; where there is a column ``status`` (a manifest of ours) its quarantined rows only;
+    - a ``.tar``, or a folder of them, in WebDataset's layout: ``KEY.low.png``, ``KEY.rgb.jpg``, ``KEY.confidence.png``.
+
+    Raises InputError when there is nothing to do, and for names that occur twice or lead out of the folder.
+    """
+    seen: set[str] = set()
+    for item in _found(source):
+        path = PurePosixPath(item.name)
+        if (
+            path.is_absolute()
+            or ".." in path.parts
+            or "\\" in item.name
+            or not path.name
+            or not item.name.isprintable()
+        ):
+            raise InputError(f"{shown(source)}: {shown(repr(item.name))} cannot name a file: use words and /")
+        if item.name in seen:
+            raise InputError(f"{shown(source)}: two items are called {item.name}: rename one")
+        seen.add(item.name)
+        yield item
+    if not seen:
+        raise InputError(f"{shown(source)}: there is nothing to do; give a folder with low/ and rgb/, a list or a .tar")
+
+
+def _found(source: str) -> Iterator[Item]:
+    if source.endswith((".parquet", ".tar")):
+        place, _, file = source.rpartition("/")
+        store = Store(place or ".")
+        if not store.exists(file):
+            raise InputError(f"{shown(source)}: no such file; check the path")
+        return _listed(store, file) if file.endswith(".parquet") else _in_tar(store, file)
+    store = Store(source)
+    if not store.fs.isdir(store.root):
+        raise InputError(f"{shown(source)}: no such folder; check the path")
+    low = next((folder for folder in ("low", "depth") if store.exists(folder)), None)
+    if low is not None:
+        return _in_folders(store, low)
+    tars = [name for name in store.names() if name.endswith(".tar")]
+    return (item for tar in tars for item in _in_tar(store, tar))
+
+
+def _in_folders(store: Store, low: str) -> Iterator[Item]:
+    """Pairs by path and stem. A file without its partner is an item with a fault: nothing is lost."""
+    folders = {"low": low, "rgb": "rgb", "confidence": "confidence"}
+    found = {field: _by_key(store, folder) for field, folder in folders.items() if store.exists(folder)}
+    for key in sorted(set().union(*found.values())):
+        missing = [folders[field] for field in found if key not in found[field]]
+        fault = f"has no partner of that name in {' and '.join(missing)}" if missing else None
+        urls = {field: store.url_of(files[key]) for field, files in found.items() if key in files}
+        yield Item(key, **urls, fault=fault)
+
+
+def _by_key(store: Store, folder: str) -> dict[str, str]:
+    """Files of ``folder`` by path and stem inside it."""
+    found: dict[str, str] = {}
+    for name in store.names(folder):
+        path = PurePosixPath(name).relative_to(folder)
+        if path.suffix.lower() not in FILES or any(part.startswith(".") for part in path.parts):
+            continue
+        key = str(path.parent / stem(Path(path)))
+        if key in found:
+            raise InputError(f"{name} and {found[key]} pair by the same name: rename one")
+        found[key] = name
+    return found
+
+
+def _listed(store: Store, file: str) -> Iterator[Item]:
+    with store.open(file) as opened:
+        try:
+            table = pq.ParquetFile(opened)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{store.url_of(file)}: is no Parquet file: {shown(error)}") from error
+        columns = [name for name in ("name", *INPUTS, "fault", "status") if name in table.schema_arrow.names]
+        if "low" not in columns:
+            raise InputError(f"{store.url_of(file)}: has no column low; name it so (and rgb, confidence, name)")
+        for rows in table.iter_batches(batch_size=1024, columns=columns):
+            for row in rows.to_pylist():
+                if row.pop("status", QUARANTINED) == QUARANTINED:
+                    yield _of_row(store, row)
+
+
+def _of_row(store: Store, row: dict[str, Any]) -> Item:
+    name, fault = row.get("name") or _name_of(row.get("low")), row.get("fault")
+    urls = {field: _absolute(store, row[field]) for field in INPUTS if row.get(field)}
+    return Item(name, **urls, fault=fault or (None if "low" in urls else "has no low in the list"))
+
+
+def _name_of(low: str | None) -> str:
+    if not low or "://" in low or low.startswith("/"):
+        raise InputError(f"low {shown(low)} in the list gives no name for the result: add a column name")
+    path = PurePosixPath(low)
+    return str(path.parent / stem(Path(path)))
+
+
+def _absolute(store: Store, path: str) -> str:
+    return path if "://" in path or path.startswith("/") else store.url_of(path)
+
+
+def _in_tar(store: Store, file: str) -> Iterator[Item]:
+    """WebDataset's samples: neighbours with one key, which ends at the first dot of the file's name."""
+    last, urls = "", {}
+    for name, url in _members(store, file):
+        folder, slash, base = name.rpartition("/")
+        key, _, ending = base.partition(".")
+        word = ending.split(".")[0].lower()
+        field = FIELDS.get(word, word)
+        if folder + slash + key != last and urls:
+            yield _of_sample(last, urls)
+            urls = {}
+        last = folder + slash + key
+        if field in INPUTS:
+            urls[field] = url
+    if urls:
+        yield _of_sample(last, urls)
+
+
+def _of_sample(key: str, urls: dict[str, str]) -> Item:
+    return Item(key, **urls, fault=None if "low" in urls else "has no KEY.low.png in the tar")
+
+
+def _members(store: Store, file: str) -> Iterator[tuple[str, str]]:
+    """Name and place of each file in a tar; only headers are read."""
+    with store.open(file) as opened:
+        try:
+            with tarfile.open(fileobj=opened, mode="r:") as tar:
+                while (member := tar.next()) is not None:
+                    tar.members = []  # it would keep them all
+                    if member.isfile():
+                        yield member.name, f"{store.url_of(file)}#{member.offset_data},{member.size}"
+        except tarfile.TarError as error:
+            raise InputError(f"{store.url_of(file)}: is no whole tar: {shown(error)}") from error
+
+
+# ----------------------------------------------------------------------------------- chunks
+
+
+def write_plan(items: Iterable[Item], path: Path, chunk: int) -> None:
+    """The items as Parquet, each ``chunk`` of them a row group: a chunk is read alone, by its number."""
+    with pq.ParquetWriter(path, SCHEMA) as writer:
+        source = iter(items)
+        while rows := list(islice(source, chunk)):
+            writer.write_table(pa.Table.from_pylist([vars(item) for item in rows], SCHEMA), row_group_size=chunk)
+
+
+class Plan:
+    """A plan that ``write_plan`` wrote, open."""
+
+    def __init__(self, opened: Any) -> None:
+        self.file = pq.ParquetFile(opened)
+
+    @property
+    def chunks(self) -> int:
+        """How many there are."""
+        return int(self.file.num_row_groups)
+
+    @property
+    def items(self) -> int:
+        """How many there are."""
+        return int(self.file.metadata.num_rows)
+
+    def size_of(self, number: int) -> int:
+        """How many items chunk ``number`` has."""
+        return int(self.file.metadata.row_group(number).num_rows)
+
+    def chunk(self, number: int) -> list[Item]:
+        """The items of one chunk."""
+        return [Item(**row) for row in self.file.read_row_group(number).to_pylist()]

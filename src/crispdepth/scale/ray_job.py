@@ -1,0 +1,102 @@
+"""The same large job on a Ray cluster: actors hold the model, each chunk goes to whoever is free."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from crispdepth.scale.session import Bulk, Done, Session
+from crispdepth.scale.stores import is_of_the_store
+from crispdepth.types import InputError
+
+BLOCKS_A_WORKER = 16  # a worker that dies loses at most its block, less the chunks it had committed
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """A Runner (``bulk.run_bulk``): ``workers`` actors on the cluster at ``address``, each with so many CPUs and GPUs.
+
+    ``address``: as Ray takes it: ``auto``, ``HOST:PORT``, ``ray://HOST:10001``, or ``local`` for a cluster on this
+    machine that ends with the job. ``workers`` 0: as many as fit. A worker that dies is replaced, and its
+    chunks are done by another; source and target must be readable from every machine, and crispdepth installed there.
+    """
+
+    address: str
+    workers: int = 0
+    cpus: float = 1
+    gpus: float = 0
+
+    def __call__(self, bulk: Bulk, numbers: list[int]) -> Iterator[Done]:
+        """Do the chunks. Raises InputError for a cluster that is not there or too small, and what a worker says."""
+        mine = not ray.is_initialized()
+        if mine:
+            _connect(self.address)
+        DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        try:
+            workers = self.workers or self._room()
+            blocks = min(len(numbers), BLOCKS_A_WORKER * workers)
+            pending = ray.data.from_items([{"number": n} for n in numbers], override_num_blocks=blocks)
+            done = pending.map_batches(
+                _Worker,  # type: ignore[arg-type]
+                fn_constructor_args=(bulk,),
+                batch_size=None,
+                compute=ActorPoolStrategy(size=min(workers, blocks)),
+                num_cpus=self.cpus,
+                num_gpus=self.gpus,
+            )
+            for row in done.iter_rows():
+                error = row.pop("error")
+                if error:
+                    raise InputError(error)
+                yield Done(**row)
+        finally:
+            if mine:
+                ray.shutdown()
+
+    def _room(self) -> int:
+        there = ray.cluster_resources()
+        fits = [int(there.get("CPU", 0) / self.cpus)] if self.cpus else []
+        fits += [int(there.get("GPU", 0) / self.gpus)] if self.gpus else []
+        if not min(fits, default=0):
+            raise InputError(f"the Ray cluster has no room for a worker of {self.cpus:g} CPUs and {self.gpus:g} GPUs")
+        return min(fits)
+
+
+class _Worker:
+    """An actor: one Session; it is handed numbers of chunks and says what it did of them, one by one."""
+
+    def __init__(self, bulk: Bulk) -> None:
+        self.session = Session(bulk)
+
+    def __call__(self, rows: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+        try:
+            for done in self.session.do(int(number) for number in rows["number"]):
+                yield _columns(done, "")
+        except Exception as error:
+            if not isinstance(error, InputError) and not is_of_the_store(error):
+                raise
+            yield _columns(Done(-1, 0, 0, os.getpid()), str(error) or type(error).__name__)
+
+
+def _columns(done: Done, error: str) -> dict[str, Any]:
+    return {name: np.array([value]) for name, value in (asdict(done) | {"error": error}).items()}
+
+
+def _connect(address: str) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if colon and port.isdigit():
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError) as error:
+        raise InputError(f"no Ray cluster at {address} ({error}): start one with `ray start --head`") from error

@@ -1,0 +1,308 @@
+"""Large jobs: killed anywhere, on an object store, on a cluster: the same files, none twice, none half."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from test_cli import crispdepth, refused
+
+from crispdepth.io import read_depth
+from crispdepth.job import Settings
+from crispdepth.scale import session, stores
+from crispdepth.scale.bulk import run_bulk
+from crispdepth.scale.overlap import overlapped
+from crispdepth.scale.plan import Item, find
+from crispdepth.scale.session import Bulk
+from crispdepth.scale.stores import Store
+from crispdepth.types import InputError
+
+KINDS = ("low", "rgb")
+
+
+def frames(folder: Path, count: int, bad: tuple[int, ...] = ()) -> Path:
+    """``count`` small frames that all differ, in two subfolders; those in ``bad`` are no pictures."""
+    for i in range(count):
+        low = np.full((6, 8), 1000 + i, dtype=np.uint16)
+        low[:, 4:] = 2000 + 3 * i
+        rgb = np.full((24, 32, 3), 40, dtype=np.uint8)
+        rgb[:, 16:] = 200
+        for kind, array in zip(KINDS, (low, rgb), strict=True):
+            path = folder / kind / f"{'ab'[i % 2]}" / f"{i:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(path)
+            if i in bad and kind == "low":
+                path.write_bytes(b"no picture")
+    return folder
+
+
+def job(source: object, target: object, model: str = "fgs", chunk: int = 3) -> Bulk:
+    return Bulk(str(source), str(target), model, Settings(unit="mm"), chunk=chunk)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def rows(data: bytes) -> list[dict[str, Any]]:
+    return pq.read_table(pa.BufferReader(data)).to_pylist()
+
+
+def test_a_folder_becomes_depth_a_manifest_and_reasons(tmp_path: Path) -> None:
+    source = frames(tmp_path / "in", 8, bad=(3,))
+    (source / "rgb" / "a" / "004.png").unlink()
+    counts = run_bulk(job(source, tmp_path / "out"))
+    assert counts == {"done": 6, "quarantined": 2}
+    out = files(tmp_path / "out")
+    names = {f"depth/{'ab'[i % 2]}/{i:03d}.png" for i in (0, 1, 2, 5, 6, 7)}
+    assert set(out) == {*names, "job.json", "manifest.parquet", "quarantine.jsonl"}
+    told = {row["name"]: row for row in rows(out["manifest.parquet"])}
+    for name in names:
+        row = told[name.removeprefix("depth/").removesuffix(".png")]
+        assert (row["status"], row["out"], row["bytes"]) == ("done", name, len(out[name]))
+        assert row["sha256"] == hashlib.sha256(out[name]).hexdigest()
+        assert (row["width"], row["height"]) == (32, 24)
+    reasons = [json.loads(line) for line in out["quarantine.jsonl"].decode().splitlines()]
+    assert [r["name"] for r in reasons] == ["a/004", "b/003"]
+    assert "no partner of that name in rgb" in reasons[0]["reason"]
+    assert str(source / "low" / "b" / "003.png") in reasons[1]["reason"]
+    assert np.median(read_depth(tmp_path / "out" / "depth" / "b" / "007.png", "mm").depth[:, 20:]) == pytest.approx(
+        2.021, abs=0.003
+    )
+
+
+def test_it_says_the_same_as_predict(tmp_path: Path) -> None:
+    source = frames(tmp_path / "in", 1)
+    run_bulk(job(source, tmp_path / "out"))
+    words = ["--low", source / "low/a/000.png", "--rgb", source / "rgb/a/000.png", "--unit", "mm", "--model", "fgs"]
+    assert crispdepth("predict", *words, "-o", tmp_path / "one.png").returncode == 0
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "out" / "depth" / "a" / "000.png").read_bytes()
+
+
+# ------------------------------------------------------------------------------- kills
+
+
+@pytest.mark.slow
+def test_killed_before_a_change_of_the_disk_it_ends_with_the_same_files(tmp_path: Path) -> None:
+    source = frames(tmp_path / "in", 3, bad=(2,))
+    run_bulk(job(source, tmp_path / "whole", "bicubic", chunk=2))
+    expected = files(tmp_path / "whole")
+    (tmp_path / "kills").mkdir()
+    command = [sys.executable, str(Path(__file__).with_name("killed.py")), source, tmp_path / "kills", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    kills = done.stdout.splitlines()
+    assert len(kills) > 8
+    for number, line in enumerate(kills):
+        for name, data in json.loads(line).items():  # what is there after a kill is whole
+            assert bytes.fromhex(data) == expected[name.partition("/")[2]], name
+        assert files(tmp_path / "kills" / str(4 * number)) == expected, number
+
+
+def test_what_is_committed_is_not_done_again(tmp_path: Path) -> None:
+    source = frames(tmp_path / "in", 9)
+    seen: list[tuple[int, int]] = []
+
+    class Stop(Exception):
+        pass
+
+    def stop(behind: int, total: int, done: object) -> None:
+        seen.append((behind, total))
+        if behind == 6:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run_bulk(job(source, tmp_path / "out"), progress=stop)
+    for path in (source / "low" / "a").iterdir():  # the committed ones are gone from the source meanwhile
+        if path.stem in ("000", "002", "004", "006", "008"):
+            path.unlink()
+    assert run_bulk(job(source, tmp_path / "out")).total() == 9
+    assert run_bulk(job(source, tmp_path / "out")).total() == 9  # finished: nothing to do
+    assert [behind for behind, _ in seen] == [0, 3, 6]
+
+
+def test_a_folder_belongs_to_one_job(tmp_path: Path) -> None:
+    source = frames(tmp_path / "in", 2)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="holds other files"):
+        run_bulk(job(source, tmp_path / "mine"))
+    run_bulk(job(source, tmp_path / "out"))
+    with pytest.raises(InputError, match="other model"):
+        run_bulk(job(source, tmp_path / "out", model="bicubic"))
+    with pytest.raises(InputError, match="other unit"):
+        run_bulk(Bulk(str(source), str(tmp_path / "out"), "fgs", Settings(unit="tum"), chunk=3))
+
+
+def test_a_wrong_question_stops_at_once(tmp_path: Path) -> None:
+    source = frames(tmp_path / "in", 40)
+    with pytest.raises(InputError, match=r"none of the first 8 items can be done: a/000.*--unit"):
+        run_bulk(Bulk(str(source), str(tmp_path / "out"), "fgs", Settings()))
+    assert files(tmp_path / "out") == {}  # so the right question may have the folder
+    assert run_bulk(job(source, tmp_path / "out", "bicubic", chunk=64)) == {"done": 40}
+
+
+def test_a_full_disk_is_no_fault_of_an_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = frames(tmp_path / "in", 4)
+
+    def full(*_: object) -> None:
+        raise InputError("a.png: the disk is full") from OSError(28, "No space left on device")
+
+    monkeypatch.setattr(session, "write_all", full)
+    with pytest.raises(InputError, match="disk is full"):
+        run_bulk(job(source, tmp_path / "out"))
+    monkeypatch.undo()
+    assert run_bulk(job(source, tmp_path / "out")) == {"done": 4}
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
+    source = frames(tmp_path / "in", 4)
+
+    def another(behind: int, total: int, done: object) -> None:
+        with pytest.raises(InputError, match="another process is at work"):
+            run_bulk(job(source, tmp_path / "out"))
+
+    assert run_bulk(job(source, tmp_path / "out"), progress=another) == {"done": 4}
+
+
+# ------------------------------------------------------------------------------- sources
+
+
+def test_a_parquet_list_names_its_files_and_a_manifest_its_bad_ones(tmp_path: Path) -> None:
+    source = frames(tmp_path / "in", 4, bad=(2,))
+    low = [f"low/{'ab'[i % 2]}/{i:03d}.png" for i in range(4)]
+    table = pa.table({"low": low, "rgb": [name.replace("low", "rgb") for name in low], "name": list("wxyz")})
+    pq.write_table(table, source / "list.parquet")
+    assert run_bulk(job(source / "list.parquet", tmp_path / "out")) == {"done": 3, "quarantined": 1}
+    assert {p.name for p in (tmp_path / "out" / "depth").iterdir()} == {"w.png", "x.png", "z.png"}
+    again = list(find(str(tmp_path / "out" / "manifest.parquet")))
+    assert again == [Item("y", str(source / low[2]), str(source / low[2].replace("low", "rgb")))]
+
+
+def test_a_tar_is_read_where_it_lies(tmp_path: Path) -> None:
+    source = frames(tmp_path / "in", 3)
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for i in range(3):
+            for kind in KINDS:
+                tar.add(source / kind / "ab"[i % 2] / f"{i:03d}.png", f"{'ab'[i % 2]}/{i:03d}.{kind}.png")
+        tar.add(source / "rgb" / "a" / "000.png", "alone.jpg")
+    assert run_bulk(job(tmp_path / "shard.tar", tmp_path / "tarred")) == {"done": 3, "quarantined": 1}
+    run_bulk(job(source, tmp_path / "out"))
+    assert files(tmp_path / "tarred" / "depth") == files(tmp_path / "out" / "depth")
+
+
+@pytest.mark.parametrize(
+    ("names", "cure"),
+    [(["../a"], "cannot name a file"), (["/a"], "cannot name"), (["a", "a"], "rename one"), ([], "nothing to do")],
+)
+def test_a_list_with_unusable_names_is_refused(tmp_path: Path, names: list[str], cure: str) -> None:
+    table = pa.table({"low": pa.array(["x.png"] * len(names), pa.string()), "name": pa.array(names, pa.string())})
+    pq.write_table(table, tmp_path / "list.parquet")
+    with pytest.raises(InputError, match=cure):
+        run_bulk(job(tmp_path / "list.parquet", tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        (["nowhere", "out"], "no such folder"),
+        (["nowhere.parquet", "out"], "no such file"),
+        (["in", "http://host/out"], "results go to a folder"),
+        (["in", "nonsense://out"], "give a folder, or a URL"),
+        (["in", "out", "--chunk", 0], "at least 1"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[object], cure: str) -> None:
+    frames(tmp_path / "in", 1)
+    monkeypatch.chdir(tmp_path)
+    refused(crispdepth("batch", *words), cure)
+
+
+def test_the_command_counts_and_exits_with_1_for_a_bad_item(tmp_path: Path) -> None:
+    source = frames(tmp_path / "in", 3, bad=(1,))
+    done = crispdepth("batch", source, tmp_path / "out", "--unit", "mm", "--model", "bicubic")
+    assert (done.returncode, "2 of 3 items done" in done.stdout) == (1, True)
+    assert "quarantined 1" in done.stderr
+
+
+def test_few_items_are_in_hand_and_their_order_stays() -> None:
+    begun, written = [], []
+
+    def numbers() -> Iterator[int]:
+        for number in range(50):
+            begun.append(number)
+            assert len(begun) - len(written) <= 2 * 3 + 2
+            yield number
+
+    made = overlapped(numbers(), lambda x: x + 1, lambda x: 2 * x, str, ahead=3)
+    for text in made:
+        written.append(text)
+    assert written == [str(2 * (x + 1)) for x in range(50)]
+
+
+# ------------------------------------------------------------------------------- an object store, a cluster
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket on a server that speaks S3, in this process."""
+    server_of = pytest.importorskip("moto.server").ThreadedMotoServer
+    boto3 = pytest.importorskip("boto3")
+    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("DEFAULT_REGION", "us-east-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    server = server_of(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    boto3.client("s3").create_bucket(Bucket="frames")
+    yield "s3://frames"
+    server.stop()
+    stores._filesystem.cache_clear()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of what speaks S3, not of us
+def test_an_object_store_holds_the_same_files(tmp_path: Path, bucket: str) -> None:
+    source = frames(tmp_path / "in", 5, bad=(2,))
+    store = Store(bucket)
+    store.fs.put(str(source) + "/", "frames/in/", recursive=True)
+    run_bulk(job(source, tmp_path / "out"))
+
+    class Stop(Exception):
+        pass
+
+    def stop(behind: int, total: int, done: object) -> None:
+        if behind == 3:
+            raise Stop
+
+    target = f"{bucket}/out"
+    with pytest.raises(Stop):
+        run_bulk(job(f"{bucket}/in", target), progress=stop)
+    assert Store(target).exists("_work/part-00000000.parquet")
+    assert run_bulk(job(f"{bucket}/in", target)) == {"done": 4, "quarantined": 1}
+    expected = files(tmp_path / "out")
+    found = Store(target)
+    assert set(found.names()) == set(expected)
+    for name in expected:
+        if name.startswith("depth/"):
+            assert found.read(name) == expected[name]
+    told = rows(found.read("manifest.parquet"))
+    assert [row["sha256"] for row in told] == [row["sha256"] for row in rows(expected["manifest.parquet"])]
+    assert told[0]["low"] == "s3://frames/in/low/a/000.png"
+    assert json.loads(found.read("quarantine.jsonl"))["low"] in json.loads(found.read("quarantine.jsonl"))["reason"]
+    with pytest.raises(InputError, match="run the same command again"):
+        run_bulk(job(source, "s3://nowhere/out"))
+    errors = pytest.importorskip("botocore.exceptions")
+    assert stores.is_of_the_store(errors.EndpointConnectionError(endpoint_url="there"))

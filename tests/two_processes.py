@@ -1,0 +1,46 @@
+"""two_processes.py FOLDER DEVICES: train a tiny recipe on a CPU in so many processes, and keep all gradients."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crispdepth.models.crisp import CrispConfig
+from crispdepth.training import run, task
+from crispdepth.training.recipes import CrispRecipe
+from crispdepth.training.supervised import CrispTask
+
+STEPS = 3
+RECIPE = CrispRecipe(
+    network=CrispConfig(widths=(8, 8, 8, 8), encoder=(0, 0, 0), middle=1, decoder=(1, 0, 0), context=0),
+    patches=((1, 48), (1, 64)),
+    steps=STEPS,
+    learning_rate=0.01,
+    warmup=1,
+    validate_every=STEPS,
+    checkpoint_every=STEPS,
+)
+
+
+def gradients(self: Any, _: Any) -> None:
+    """Before each step, averaged over the processes by then."""
+    if self.trainer.is_global_zero:
+        found = {name: p.grad.clone() for name, p in self.network.named_parameters()}
+        torch.save(found, self.folder / f"gradients-{self.global_step}.pt")
+
+
+def main(folder: Path, devices: int, examples_a_step: int = 2) -> None:
+    """``examples_a_step`` are spread over the processes; what is left of them comes one after the other."""
+    task.VALIDATION_SCENES, task.VALIDATION_SIZE = 1, (96, 128)
+    task._validation_scenes.cache_clear()
+    CrispTask.on_before_optimizer_step = gradients  # type: ignore[method-assign]
+    run.pl.Trainer = functools.partial(run.pl.Trainer, accumulate_grad_batches=examples_a_step // devices)
+    run.train(RECIPE, folder, "cpu", devices, workers=0)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
