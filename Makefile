@@ -1,9 +1,9 @@
-# The front door: make demo, test, test-slow, check, bench, bench-robust, clean. Needs Python 3.11 or newer, git and make.
+# The front door: make demo, test, test-slow, check, docs, dist, gallery, bench, bench-robust, clean. Python 3.11 or newer.
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test test-slow check bench bench-robust clean
+.PHONY: demo test test-slow check docs dist gallery bench bench-robust clean
 
 demo: .venv/installed ## sharpen a made-up scene and write everything there is to look at into demo/
 	$(BIN)/crispdepth sample -o demo
@@ -25,6 +25,16 @@ check: .venv/installed ## format, lint and types, no tests
 	$(BIN)/ruff check --fix .
 	$(BIN)/mypy
 
+docs: .venv/installed ## the site, into site/: no warning, every link and anchor checked, no network needed
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+
+dist: .venv/installed ## source and wheel, into dist/; the wheel is built from the source archive
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
+gallery: .venv/installed ## the pictures of docs/gallery.md
+	$(BIN)/python examples/gallery.py -o docs/gallery
+
 bench-robust: .venv/installed ## what holes, noise and other faults cost, into docs/robustness.md
 	$(BIN)/crispdepth bench-robust -o docs/robustness.md
 
@@ -40,4 +50,4 @@ bench: .venv/installed ## measure every model on the data sets under DATA and wr
 	@touch $@
 
 clean: ## remove what make made, the environment too
-	rm -rf .venv demo
+	rm -rf .venv demo site dist

@@ -203,7 +203,7 @@ def test_files_without_a_partner_are_named(tmp_path: Path) -> None:
     (low_dir / "two.png").unlink()
     (rgb_dir / "three.png").unlink()
     jobs, lonely = pair(Job(low_dir, out, rgb_dir, picture=out, points=out))
-    assert [job.low.name for job in jobs] == ["one.png"]
+    assert [job.low and job.low.name for job in jobs] == ["one.png"]
     assert len(lonely) == 2
     assert "three.png" in lonely[0]
     assert run_all(jobs, load("fgs"), Settings(unit="mm")) == []

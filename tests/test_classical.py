@@ -10,11 +10,11 @@ from reference.plain import joint_bilateral, pil_bicubic
 from crispdepth.degradation import downsample
 from crispdepth.geometry import resize, resize_rgb
 from crispdepth.metrics import rmse
-from crispdepth.models.catalog import CATALOG, DEFAULT, load
+from crispdepth.models.catalog import CATALOG, DEFAULT, load, sharpeners
 from crispdepth.models.classical import Bicubic, JointBilateral, JointBilateralConfig
 from crispdepth.types import InputError
 
-GUIDED = [name for name in CATALOG if name != "bicubic"]
+GUIDED = [name for name in sharpeners() if "rgb" in CATALOG[name].inputs]
 
 
 def test_bicubic_is_pil() -> None:

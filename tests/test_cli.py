@@ -61,7 +61,7 @@ def test_predict_evaluate_names_info_and_sample_work(tmp_path: Path) -> None:
     assert read_depth(s / "sharp.png", "mm").depth.shape == (96, 128)
     named = crispdepth("names")
     assert all(name in named.stdout for name in (*CATALOG, "middlebury", "fdsr", "kitti", "realsense"))
-    for name in (*CATALOG, "nyu", "dctnet"):
+    for name in (*CATALOG, "nyu", "dctnet", "garg"):
         assert crispdepth("info", name).returncode == 0
 
 

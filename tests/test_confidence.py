@@ -187,7 +187,7 @@ def test_many_files_have_their_confidence_by_stem(tmp_path: Path) -> None:
     out = tmp_path / "out"
     wanted = Job(tmp_path / "*_depth.png", out, tmp_path / "*_rgb.png", out_confidence=out)
     jobs, lonely = pair(Job(**{**vars(wanted), "confidence": tmp_path / "*_confidence.png"}))
-    assert [(job.low.name, job.confidence and job.confidence.name) for job in jobs] == [
+    assert [(job.low and job.low.name, job.confidence and job.confidence.name) for job in jobs] == [
         ("one_depth.png", "one_confidence.png")
     ]
     assert len(lonely) == 2

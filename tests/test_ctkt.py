@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from crispdepth.data.augmentation import EASY, sensed
 from crispdepth.data.scenes import scenes
 from crispdepth.data.textures import Dice
+from crispdepth.geometry import enlarge
 from crispdepth.losses import root_square
 from crispdepth.models.catalog import CATALOG, Entry, load
 from crispdepth.models.classical import Bicubic
@@ -37,7 +38,7 @@ from crispdepth.training.recipes import ROLES, CtktRecipe, changed, find
 from crispdepth.training.run import train
 from crispdepth.types import InputError, Sample
 
-SMALL = CtktConfig(stages=2, entry=1, low_width=8, high_width=8)
+SMALL = CtktConfig(stages=2, blocks=1, width=8)
 RECIPE = CtktRecipe(
     network=SMALL,
     estimator=DENetConfig(widths=(8, 8), blocks=(1, 1), common=8),
@@ -58,7 +59,8 @@ def shuffled() -> Ctkt:
     torch.manual_seed(0)
     network = Ctkt(SMALL).eval()
     for part in (network.x2, network.x4):
-        torch.nn.init.normal_(part.leave.weight, std=0.001)
+        for stage in part.stages:
+            torch.nn.init.normal_(stage.leave.weight, std=0.01)
     return network
 
 
@@ -116,23 +118,41 @@ def test_an_untrained_network_enlarges_smoothly(scene: Sample) -> None:
     torch.testing.assert_close(Ctkt(SMALL)(low, valid, (96, 128)), plain, rtol=1e-4, atol=1e-4)
 
 
-def test_flat_places_stay_flat_beside_an_edge() -> None:
+def test_changes_count_in_the_local_contrast() -> None:
     x = torch.zeros(1, 1, 8, 16)
     x[..., :4] = 0.5
-    made = shuffled().x4(x, torch.ones_like(x))
-    assert (made.depth[..., 40:] == 0).all()
-    assert (made.depth[..., 8:24] != made.plain[..., 8:24]).any()
+    network = shuffled().x4
+    made = (network(x, torch.ones_like(x)).depth - enlarge(x, (32, 64))).detach()
+    assert 0 < float(made[..., 40:].abs().max()) < 0.1 * float(made[..., 8:24].abs().max())
+
+
+def test_what_a_stage_lost_reaches_the_next() -> None:
+    x = torch.rand(1, 1, 8, 8)
+    network = shuffled().x4
+    sides = network(x, torch.ones_like(x)).sides
+    network.back[0].weight.data.zero_()
+    without = network(x, torch.ones_like(x)).sides
+    torch.testing.assert_close(sides[0], without[0])
+    assert not torch.equal(sides[1], without[1])
 
 
 def test_no_edge_of_a_map_is_moved_by_half_a_pixel() -> None:
-    # A constant slope on both axes: features built on shifted grids could not keep a mirrored map mirrored.
+    # Kernels that are their own mirror image, sub-pixels included, must keep a mirrored map mirrored.
     network = shuffled()
     low = torch.rand(1, 1, 6, 10)
     valid = torch.ones_like(low, dtype=torch.bool)
     for part in (network.x2, network.x4):
-        for layer in part.modules():
-            if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
-                layer.weight.data = (layer.weight.data + layer.weight.data.flip(-1)) / 2
+        mirrored = torch.arange(part.factor**2).view(part.factor, -1).flip(-1).flatten()
+        for name, weight in part.named_parameters():
+            if weight.dim() < 4:
+                weight.data.zero_()
+                continue
+            image = weight.data.flip(-1)
+            if "leave" in name:
+                image = image[mirrored]
+            if "back" in name:
+                image[:, :-1] = image[:, mirrored]
+            weight.data = (weight.data + image) / 2
     torch.testing.assert_close(network(low.flip(-1), valid, (48, 80)).flip(-1), network(low, valid, (48, 80)))
 
 
@@ -146,7 +166,7 @@ def test_depth_from_colours_has_the_pictures_size_whatever_it_is() -> None:
         rgb = torch.rand(2, 3, *size)
         made = network(rgb, torch.zeros(2, 1, 1, 1, dtype=torch.bool))
         assert made.depth.shape == (2, 1, *size)
-        assert {f.shape for f in made.stages} == {(2, 8, (size[0] + 1) // 2, (size[1] + 1) // 2)}
+        assert {f.shape for f in made.features} == {(2, 8, -(-size[0] // 4), -(-size[1] // 4))}
         turned = network(rgb, torch.tensor([True, False])[:, None, None, None]).depth
         assert not torch.allclose(turned[0], made.depth[0])
         torch.testing.assert_close(turned[1], made.depth[1])
@@ -299,7 +319,8 @@ def feels(module: torch.nn.Module, value: torch.Tensor) -> bool:
 
 def test_every_term_reaches_the_networks_it_is_about(batch: Batch, tmp_path: Path) -> None:
     made = task_of([], tmp_path)
-    for layer in [*made.sides.modules(), made.network.x2.leave, made.network.x4.leave]:
+    networks = (made.network.x2, made.network.x4)
+    for layer in [*made.estimator.leave, *(stage.leave for net in networks for stage in net.stages)]:
         if isinstance(layer, torch.nn.Conv2d):
             torch.nn.init.normal_(layer.weight, std=0.01)  # zero at the start, which lets nothing through
     values = made.terms(batch)
@@ -407,7 +428,7 @@ def test_it_learns_a_few_maps_by_heart() -> None:
     assert valid is not None
     assert depth is not None
     low, valid, depth = (x.clone() for x in (low, valid, depth))
-    network = Ctkt(CtktConfig(stages=2, entry=1, low_width=16, high_width=8))
+    network = Ctkt(CtktConfig(stages=2, blocks=1, width=16))
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
     plain = root_square(Bicubic()(low, valid, (48, 48)), depth).mean()
     for _ in range(150):

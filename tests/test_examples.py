@@ -1,15 +1,14 @@
-"""Every script in examples/ and every Python block of the README runs."""
+"""Every script and every notebook in examples/ runs."""
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
-
-from crispdepth.data.sample import write_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,14 +23,19 @@ def test_an_example_runs(
     assert capsys.readouterr().out
 
 
-def test_the_readmes_python_runs(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.filterwarnings("default")  # the kernel's own, of sockets and event loops
+@pytest.mark.parametrize("notebook", sorted(p.name for p in (ROOT / "examples").glob("*.ipynb")))
+def test_a_notebook_runs_from_top_to_bottom_and_is_kept_without_outputs(
+    notebook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert blocks
-    monkeypatch.chdir(tmp_path)
-    write_sample(tmp_path / "demo", scale=8, seed=7, size=(480, 640))
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
-    assert capsys.readouterr().out.strip() == "(480, 640) float32 m"
-    assert (tmp_path / "sharp.png").stat().st_size > 10_000
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
+    book = nbformat.read(ROOT / "examples" / notebook, as_version=4)
+    cells = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+    nbclient.NotebookClient(book, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    printed = "".join(out.get("text", "") for cell in cells for out in cell.outputs)
+    bicubic, crisp = map(float, re.findall(r"(?:bicubic|crispdepth) ([\d.]+) cm", printed)[:2])
+    assert crisp < bicubic
+    assert any("image/png" in out.get("data", {}) for cell in cells for out in cell.outputs)
+    assert (tmp_path / "cloud.ply").stat().st_size > 100_000

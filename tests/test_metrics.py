@@ -6,7 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from crispdepth.metrics import METRICS, absrel, delta1, edge_rmse, flying, mad, mse, rmse
+from crispdepth.metrics import (
+    METRICS,
+    absrel,
+    confusion,
+    delta1,
+    delta2,
+    delta3,
+    edge_rmse,
+    flying,
+    log10,
+    mad,
+    mean_iou,
+    mse,
+    rmse,
+    rmse_log,
+)
 
 
 def random_pair(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -25,7 +40,11 @@ def test_the_plain_metrics_equal_numpy_image_by_image() -> None:
         assert float(mad(prediction, target, valid)[i]) == pytest.approx(np.mean(np.abs(p - t)))
         assert float(absrel(prediction, target, valid)[i]) == pytest.approx(np.mean(np.abs(p - t) / t))
         ratio = np.maximum(p / t, t / p)
-        assert float(delta1(prediction, target, valid)[i]) == pytest.approx(np.mean(ratio < 1.25))
+        for power, delta in enumerate((delta1, delta2, delta3), start=1):
+            assert float(delta(prediction, target, valid)[i]) == pytest.approx(np.mean(ratio < 1.25**power))
+        assert float(log10(prediction, target, valid)[i]) == pytest.approx(np.mean(np.abs(np.log10(p / t))), rel=1e-5)
+        expected = np.sqrt(np.mean(np.log(p / t) ** 2))
+        assert float(rmse_log(prediction, target, valid)[i]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_what_stands_in_a_hole_never_counts() -> None:
@@ -67,3 +86,18 @@ def test_flying_counts_pixels_in_the_air_and_not_shifted_edges() -> None:
     assert float(flying(blurred, target, valid)) == pytest.approx(2 / 8)
     assert float(flying(shifted, target, valid)) == 0
     assert float(flying(target, target, valid)) == 0
+
+
+def test_mean_iou_equals_numpy_over_the_classes_that_are_there() -> None:
+    rng = np.random.default_rng(0)
+    prediction, target = rng.integers(0, 5, (2, 2, 1, 9, 7)).astype(np.uint8)
+    target[target == 3] = 255  # so class 3 is never true
+    seen = target != 255
+    expected = []
+    for c in (0, 1, 2, 4):
+        hit = ((prediction == c) & (target == c)).sum()
+        expected.append(hit / (((prediction == c) & seen) | (target == c)).sum())
+    table = confusion(torch.from_numpy(prediction), torch.from_numpy(target), 5)
+    assert int(table.sum()) == seen.sum()
+    assert mean_iou(table) == pytest.approx(np.mean(expected))
+    assert np.isnan(mean_iou(torch.zeros(5, 5, dtype=torch.int64)))

@@ -16,7 +16,8 @@ FIGURES = Path(__file__).parent / "bench" / "numbers.json"  # written by `make b
 
 def names() -> str:
     """Models, data sets, protocols and units, a line each."""
-    model_lines = [f"  {name:16s} {row.task}{_mark(name)}" for name, row in CATALOG.items()]
+    width = max(map(len, CATALOG))
+    model_lines = [f"  {name:{width}s} {row.task}{_mark(name)}" for name, row in CATALOG.items()]
     set_lines = [f"  {name:16s} {row.layout}" for name, row in SETS.items()]
     protocol_lines = [f"  {name:16s} {row.used_by}" for name, row in PROTOCOLS.items()]
     unit_lines = [f"  {name:16s} {row.text}" for name, row in UNITS.items()]
@@ -51,18 +52,25 @@ def info(name: str) -> str:
 
 
 def _model(name: str) -> str:
-    row, model = CATALOG[name], load(name)
-    count = sum(p.numel() for p in model.parameters())
-    config = getattr(model, "config", None)
+    row = CATALOG[name]
     lines = [
         f"model {name}{_mark(name)}",
         f"  task       {row.task}",
-        f"  needs      {', '.join(f'--{i}' for i in model.inputs)}",
-        f"  depth is   {model.kind} (in the unit of what comes in)",
-        f"  parameters {count:,}" + ("" if count else " (a filter without weights)"),
+        f"  needs      {', '.join(f'--{i}' for i in row.inputs)}",
         f"  licence    {row.licence}",
         f"  source     {row.source}",
     ]
+    if row.hub:
+        return "\n".join([*lines, f"  weights    {row.hub} on huggingface.co, fetched at first use"])
+    try:
+        model = load(name)
+    except InputError as error:
+        return "\n".join([*lines, f"  but        {error}"])
+    count = sum(p.numel() for p in model.parameters())
+    unit = "in the unit of what comes in" if "low" in row.inputs else "metres"
+    lines += [f"  depth is   {model.kind} ({unit})"]
+    lines += [f"  parameters {count:,}" + ("" if count else " (a filter without weights)")]
+    config = getattr(model, "config", None)
     lines += [f"  settings   {config}"] * (config is not None)
     measured = json.loads(FIGURES.read_text(encoding="utf-8")).get(name) if FIGURES.is_file() else None
     if not measured:

@@ -18,19 +18,20 @@ from crispdepth.geometry import resize_rgb
 from crispdepth.inference import predict
 from crispdepth.intrinsics import read_extrinsics, read_intrinsics
 from crispdepth.job import Job, Settings, check, intrinsics_of, read_depth
+from crispdepth.models.symbiotic import Symbiotic
 from crispdepth.outputs import Work, outputs_of, write_all
 from crispdepth.recordings import Frame, recording
 from crispdepth.reprojection import reproject, size_seen
-from crispdepth.types import InputError, Model, Size
+from crispdepth.types import InputError, Model, Prediction, Size
 
 
 @dataclass(frozen=True)
 class Read:
-    """What one job has read, before the model sees it."""
+    """What one job has read, before the model sees it. Without ``low`` the depth comes from ``rgb`` alone."""
 
     job: Job
     settings: Settings
-    low: io.DepthFile
+    low: io.DepthFile | None
     rgb: np.ndarray | None  # (H, W, 3) float in 0..1, as in its file
     lines: list[str]
 
@@ -48,7 +49,10 @@ def run(job: Job, model: Model, settings: Settings) -> list[str]:
 def read(job: Job, settings: Settings) -> Read:
     """The first third of ``run``: the files, checked, the depth in the picture's camera. Raises InputError."""
     check(job, settings)
-    low, lines = _read_low(job, settings)
+    if job.low is None:
+        rgb = io.read_rgb(job.start)
+        return Read(job, settings, None, rgb, [f"rgb      {job.start.name}: {rgb.shape[1]}x{rgb.shape[0]}"])
+    low, lines = _read_low(job.low, job, settings)
     rgb = None if job.rgb is None else io.read_rgb(job.rgb)
     if rgb is not None and job.rgb is not None:
         lines.append(f"rgb      {job.rgb.name}: {rgb.shape[1]}x{rgb.shape[0]}")
@@ -61,25 +65,49 @@ def read(job: Job, settings: Settings) -> Read:
 def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
     """The second third: the model's result, ready for ``outputs_of``, and the lines so far. Raises InputError."""
     settings, low, rgb, lines = read.settings, read.low, read.rgb, list(read.lines)
-    size = settings.size
-    if settings.scale is not None:
-        height, width = low.depth.shape
-        size = (round(height * settings.scale), round(width * settings.scale))
-    result = predict(
-        model, low=low.depth, rgb=rgb, valid=low.valid, unit=low.depth_unit, size=size, align=settings.align
-    )
-    if settings.align is not None:
-        lines.append(_align_line(result.shift_px))
+    if low is None:
+        assert rgb is not None
+        result, line = _from_rgb(rgb, read.job, model, settings)
+        lines.append(line)
+    else:
+        size = settings.size
+        if settings.scale is not None:
+            height, width = low.depth.shape
+            size = (round(height * settings.scale), round(width * settings.scale))
+        result = predict(
+            model, low=low.depth, rgb=rgb, valid=low.valid, unit=low.depth_unit, size=size, align=settings.align
+        )
+        if settings.align is not None:
+            lines.append(_align_line(result.shift_px))
     rgb_size = result.depth.shape if rgb is None else rgb.shape[:2]
     at_size = None if rgb is None else _at_size(rgb, result.depth.shape)
     return Work(read.job, settings, low, at_size, rgb_size, result), lines
 
 
-def _read_low(job: Job, settings: Settings) -> tuple[io.DepthFile, list[str]]:
+def _from_rgb(rgb: np.ndarray, job: Job, model: Model, settings: Settings) -> tuple[Prediction, str]:
+    """Depth from the picture alone, and what to say of it."""
+    known, focal_px = intrinsics_of(job, settings), settings.focal_px
+    if focal_px is None and known is not None:
+        focal_px = known.fx
+    result = predict(model, rgb=rgb, size=settings.size, focal_px=focal_px)
+    return result, _about_scale(model, result, rgb.shape[:2], focal_px)
+
+
+def _about_scale(model: Model, result: Prediction, size: Size, focal_px: float | None) -> str:
+    """What metres rest on when nothing was measured."""
+    line = f"depth    median {np.median(result.depth):.4g} m, guessed from the picture alone"
+    if focal_px is not None:
+        return f"{line}, for a focal length of {focal_px:g} px"
+    if isinstance(model, Symbiotic):
+        return f"{line}; right for a focal length of {model.focal_for(size):.0f} px only (--focal says the true one)"
+    return line
+
+
+def _read_low(path: Path, job: Job, settings: Settings) -> tuple[io.DepthFile, list[str]]:
     """The low map without the readings that its sensor does not trust, and what to say of it."""
-    low = read_depth(job.low, job, settings)
+    low = read_depth(path, job, settings)
     lines = [
-        f"low      {job.low.name}: {low.depth.shape[1]}x{low.depth.shape[0]}, unit {low.unit}, "
+        f"low      {path.name}: {low.depth.shape[1]}x{low.depth.shape[0]}, unit {low.unit}, "
         f"median {low.median:.4g} {low.depth_unit}, holes {low.holes:.1%}"
     ]
     if job.confidence is None:
@@ -135,7 +163,7 @@ def _at_size(rgb: np.ndarray, size: Size) -> np.ndarray:
 
 
 def is_many(pattern: str) -> bool:
-    """Whether a ``--low`` means many files: a folder, a list (.txt), or a pattern with * ? [ that is no file's name."""
+    """Whether ``--low`` (or ``--rgb`` alone) means many files: a folder, a list (.txt), a pattern with * ? [."""
     path = Path(pattern)
     return path.is_dir() or path.suffix.lower() == ".txt" or (not Path(pattern).exists() and glob.has_magic(pattern))
 
@@ -152,12 +180,12 @@ def expand(pattern: str) -> list[Path]:
 
 
 def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
-    """Jobs for many files paired by stem, and a line for each file without a partner.
+    """Jobs for many files paired by stem, and a line for each file without a partner; or one job for each ``rgb``.
 
     ``wanted`` has a folder or a pattern for each input, and a folder for each output; there the files are
-    ``STEM.png`` (``suffix``), ``STEM_view.png``, ``STEM.ply``, ``STEM_confidence.png`` and ``STEM.glb``. ``low`` may
-    also be a recording (``recordings.recording``), which names its pictures itself. Raises InputError when nothing
-    pairs or a folder is missing.
+    ``STEM.png`` (``suffix``), ``STEM_view.png``, ``STEM.ply``, ``STEM_confidence.png``, ``STEM_classes.png`` and
+    ``STEM.glb``. ``low`` may also be a recording (``recordings.recording``), which names its pictures itself. Raises
+    InputError when nothing pairs or a folder is missing.
     """
     if suffix.lower() not in io.DEPTH_SUFFIXES:
         raise InputError(f"--suffix {suffix!r} is no depth file: use one of {', '.join(io.DEPTH_SUFFIXES)}")
@@ -166,13 +194,14 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
     for folder, _ in wanted.outputs:
         if not folder.is_dir():
             raise InputError(f"{folder} is no folder: create it first (many inputs need a folder to go to)")
-    recorded = recording(wanted.low)
+    recorded = None if wanted.low is None else recording(wanted.low)
     if recorded is not None:
         if set(wanted.inputs) > {"low"}:
             raise InputError(f"{wanted.low}: a recording names its pictures itself: leave out --rgb and --confidence")
         return [_of_frame(wanted, suffix, frame, recorded.unit) for frame in recorded.frames], recorded.lonely
     found = {name: by_stem(expand(str(path))) for name, path in wanted.inputs.items()}
-    shared = [stem for stem in found["low"] if all(stem in files for files in found.values())]
+    first = found["low" if wanted.start is wanted.low else "rgb"]
+    shared = [stem for stem in first if all(stem in files for files in found.values())]
     if not shared:
         words = " with one of ".join(str(path) for path in wanted.inputs.values())
         raise InputError(f"no file of {words} pairs by its stem (000.png with 000.jpg)")
@@ -193,6 +222,7 @@ def _named(wanted: Job, stem: str, suffix: str) -> Job:
         points=wanted.points and wanted.points / f"{stem}.ply",
         out_confidence=wanted.out_confidence and wanted.out_confidence / f"{stem}_confidence.png",
         mesh=wanted.mesh and wanted.mesh / f"{stem}.glb",
+        classes=wanted.classes and wanted.classes / f"{stem}_classes.png",
     )
 
 
@@ -222,7 +252,8 @@ def run_all(
             lines = run(job, model, settings)
         except (InputError, OSError, MemoryError, RuntimeError) as error:
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
-            failures.append(text if str(job.low) in text or job.low.name in text else f"{job.low}: {text}")
+            named = str(job.start) in text or job.start.name in text
+            failures.append(text if named else f"{job.start}: {text}")
         if progress:
             progress(lines)
     return failures

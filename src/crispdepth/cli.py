@@ -1,4 +1,4 @@
-"""The command: predict, batch, evaluate, bench…, train, convert, sample, names, info. Typed words; no logic."""
+"""The command: predict, batch, evaluate, bench…, train, export, convert, hub, view, names, info. No logic here."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ app = typer.Typer(
 )
 
 Out = Annotated[Path, typer.Option("-o", "--out", help="Where the depth goes: .png .tif .exr .pfm .npy .npz")]
+hub_app = typer.Typer(help="Weights on the Hugging Face hub.", add_completion=False, rich_markup_mode=None)
+app.add_typer(hub_app, name="hub")
+
 Root = Annotated[Path | None, typer.Option(help="The folder of the data set")]
 
 
@@ -70,15 +73,17 @@ def _path(text: str | None) -> Path | None:
 
 @app.command()
 def predict(
-    low: Annotated[str, typer.Option(help="Low-resolution depth: a file, a folder, a quoted pattern, a recording")],
     out: Out,
-    rgb: Annotated[str | None, typer.Option(help="The colour picture of the same view")] = None,
+    low: Annotated[
+        str | None, typer.Option(help="Low-resolution depth: a file, a folder, a quoted pattern, a recording")
+    ] = None,
+    rgb: Annotated[str | None, typer.Option(help="The colour picture of the same view; or all there is")] = None,
     unit: Annotated[
         str | None,
         typer.Option(help="What the values of --low are: mm m kitti tum sunrgbd realsense:SCALE disparity relative"),
     ] = None,
     out_unit: Annotated[str | None, typer.Option(help="What is written; 16-bit files: mm by default")] = None,
-    model: Annotated[str | None, typer.Option(help="See `crispdepth names`, or a file of weights")] = None,
+    model: Annotated[str | None, typer.Option(help="See `crispdepth names`; a file of weights; hf:owner/name")] = None,
     size: Annotated[str | None, typer.Option(help="Size of the result, WxH; by default that of --rgb")] = None,
     scale: Annotated[float | None, typer.Option(help="Or so many times the size of --low")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw a comparison into this .png or .jpg")] = None,
@@ -101,6 +106,10 @@ def predict(
     calib: Annotated[
         str | None, typer.Option(help="Middlebury's calib.txt: --low is its disparity, and becomes metres")
     ] = None,
+    focal: Annotated[
+        float | None, typer.Option(help="Focal length in pixels of --rgb: sets the scale of depth from it alone")
+    ] = None,
+    classes: Annotated[Path | None, typer.Option(help="Without --low: write what is what into this .png")] = None,
     truth: Annotated[Path | None, typer.Option(help="True depth to compare with (same unit)")] = None,
     confidence: Annotated[
         str | None, typer.Option(help="The sensor's own confidence: ARKit's 0 1 2, or 0..255, or floats of 0..1")
@@ -115,16 +124,22 @@ def predict(
     max_hole_px: Annotated[int | None, typer.Option(help="Leave holes wider than so many pixels of the result")] = None,
     nan_holes: Annotated[bool, typer.Option(help="NaN and inf in npy and tif files mean no reading")] = False,
     suffix: Annotated[str, typer.Option(help="Extension of the results, when there are many files")] = ".png",
+    engine: Annotated[str, typer.Option(help="auto torch onnx openvino: what computes, see docs/engines.md")] = "auto",
+    device: Annotated[str, typer.Option(help="auto cpu cuda mps")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto float32 bf16 float16")] = "auto",
 ) -> None:
-    """Sharpen a low-resolution depth map with its colour picture.
+    """Sharpen a low-resolution depth map with its colour picture, or guess depth from a picture alone.
 
     crispdepth predict --low depth.png --unit mm --rgb photo.jpg -o sharp.png --picture view.png
 
+    crispdepth predict --rgb photo.jpg -o depth.png --classes classes.png --picture view.png
+
     Many files at once: --low 'depth/*.png' --rgb 'photos/*.jpg' -o FOLDER, paired by stem.
     """
-    from crispdepth import batch
+    from crispdepth import batch, engines
     from crispdepth.models import catalog
 
+    wanted = engines.Wanted(engine, device, precision)
     settings = batch.Settings(
         unit=unit,
         out_unit=out_unit,
@@ -140,15 +155,29 @@ def predict(
         extrinsics=extrinsics,
         align=align,
         calib=calib,
+        focal_px=focal,
     )
-    job = batch.Job(Path(low), out, _path(rgb), picture, points, truth, _path(confidence), out_confidence, mesh)
-    jobs, lonely = batch.pair(job, suffix) if batch.is_many(low) else ([job], [])
-    model = model or (catalog.DEFAULT_WITHOUT_RGB if jobs[0].rgb is None else catalog.DEFAULT)
-    loaded = catalog.load(model)
-    if batch.is_many(low):
+    job = batch.Job(
+        low=_path(low),
+        out=out,
+        rgb=_path(rgb),
+        picture=picture,
+        points=points,
+        truth=truth,
+        confidence=_path(confidence),
+        out_confidence=out_confidence,
+        mesh=mesh,
+        classes=classes,
+    )
+    many = batch.is_many(str(job.start))
+    jobs, lonely = batch.pair(job, suffix) if many else ([job], [])
+    model = model or catalog.default(jobs[0].low is not None, jobs[0].rgb is not None)
+    loaded, choice = engines.opened(model, wanted, len(jobs))
+    if many:
+        typer.echo(f"engine   {choice}")
         _predict_many(jobs, lonely, loaded, settings)
         return
-    for line in [f"model    {model}", *batch.run(job, loaded, settings)]:
+    for line in [f"model    {model}", f"engine   {choice}", *batch.run(job, loaded, settings)]:
         typer.echo(line)
 
 
@@ -255,7 +284,9 @@ def evaluate(
     set_name: Annotated[str, typer.Option("--set", help="See `crispdepth names`")],
     root: Root = None,
     scale: Annotated[float, typer.Option(help="Low map smaller by this factor")] = 8,
-    protocol: Annotated[str, typer.Option(help="How the low map is made and what is cut")] = "fdsr",
+    protocol: Annotated[
+        str | None, typer.Option(help="How the low map is made and what is cut; by default fdsr, or the set's own")
+    ] = None,
     unit: Annotated[str | None, typer.Option(help="Of the depth files; set `folder` only")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write every figure here")] = None,
 ) -> None:
@@ -299,15 +330,24 @@ def bench_speed(
     size: Annotated[str | None, typer.Option(help="Size of the result, WxH; by default 640x480 and 1440x1920")] = None,
     scale: Annotated[float, typer.Option(help="Low map smaller by this factor")] = 8,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write every figure here")] = None,
+    engines: Annotated[
+        bool, typer.Option("--engines", help="Instead: --models (crisp) by every engine, at 640x480 or --size")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="With --engines: a page to put the table in")] = None,
 ) -> None:
     """Time models side by side, and measure their memory, on this machine."""
     from crispdepth.bench import report, speed
-    from crispdepth.models.catalog import CATALOG
+    from crispdepth.models.catalog import sharpeners
 
     if json_path is not None:
         report.check_json(json_path)
     wanted = _size(size)
-    names = [name.strip() for name in models.split(",")] if models else list(CATALOG)
+    if engines:
+        _bench_engines([name.strip() for name in (models or "crisp").split(",")], wanted, scale, json_path, out)
+        return
+    if out is not None:
+        raise InputError("--out takes the table of --engines: add that, or use --json")
+    names = [name.strip() for name in models.split(",")] if models else sharpeners()
     results = []
     for each in speed.SIZES if wanted is None else (wanted,):
         with report.progress_bar(f"{each[1]}x{each[0]}") as progress:
@@ -315,6 +355,23 @@ def bench_speed(
         typer.echo(speed.table(results[-1]) + "\n")
     if json_path is not None:
         report.write_json(json_path, speed.as_json(results))
+        typer.echo(f"wrote {json_path}")
+
+
+def _bench_engines(names: list[str], size: Size | None, scale: float, json_path: Path | None, out: Path | None) -> None:
+    from crispdepth.bench import report, speed
+
+    results = []
+    for name in names:
+        with report.progress_bar(f"{name} by every engine") as progress:
+            results.append(speed.measure_engines(name, size or speed.SIZES[0], scale, progress=progress))
+    text = "\n\n".join(speed.engines_table(result) for result in results)
+    typer.echo(text)
+    if out is not None:
+        report.write_between(out, "engines", text)
+        typer.echo(f"wrote {out}")
+    if json_path is not None:
+        report.write_json(json_path, {"results": results})
         typer.echo(f"wrote {json_path}")
 
 
@@ -350,14 +407,14 @@ def bench_robust(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="crisp, crisp-tiny, ctkt, naima_x8, naima-small …, see docs/train.md")],
+    recipe: Annotated[str, typer.Argument(help="crisp, ctkt, naima_x8, symbiotic-small …, see docs/train.md")],
     changes: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, such as steps=500 sensors.holed=0.4")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The run's folder; by default runs/RECIPE")] = None,
     accelerator: Annotated[str, typer.Option(help="Lightning's word: auto cpu gpu mps")] = "auto",
     devices: Annotated[int, typer.Option(help="GPUs (or processes on a CPU) on each node")] = 1,
     nodes: Annotated[int, typer.Option(help="Machines")] = 1,
     data: Annotated[
-        str, typer.Option(help="scenes, or a data set with pictures to learn from: nyu, folder …")
+        str, typer.Option(help="scenes, or a data set to learn from: nyu, folder …; several: scenes,nyu=FOLDER")
     ] = "scenes",
     root: Root = None,
     unit: Annotated[str | None, typer.Option(help="Of the depth files; data `folder` only")] = None,
@@ -385,6 +442,21 @@ def _training() -> tuple[Any, Any, Any]:
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="See `crispdepth names`, or a file of weights")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The .onnx, or .xml for OpenVINO, to write")],
+    int8: Annotated[bool, typer.Option("--int8", help="Convolutions in 8 bits (.xml)")] = False,
+    scale: Annotated[float | None, typer.Option(help="The enlargement, where a file can hold but one (ctkt)")] = None,
+) -> None:
+    """Write a network as ONNX or OpenVINO IR, for any size, checked against torch."""
+    from crispdepth import export as exporting
+    from crispdepth.models import catalog
+
+    for line in exporting.export(catalog.load(model), out, scale, int8):
+        typer.echo(line)
+
+
+@app.command()
 def convert(
     system: Annotated[str, typer.Argument(help="Whose checkpoint it is: naima")],
     checkpoint: Annotated[Path, typer.Argument(help="The authors' file, .pth or .safetensors")],
@@ -396,6 +468,41 @@ def convert(
 
     for line in converting.convert(system, checkpoint, out, scale):
         typer.echo(line)
+
+
+@hub_app.command("pull")
+def hub_pull(
+    name: Annotated[str, typer.Argument(help="owner/name, owner/name@VERSION, owner/name/FILE.safetensors")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The .safetensors to write")],
+) -> None:
+    """Fetch weights from the hub into a file (`predict --model hf:owner/name` does without)."""
+    hub, catalog = _hub()
+    catalog.load(f"hf:{name.removeprefix('hf:')}")  # refuses what is no model of ours
+    for line in hub.pull(name, out):
+        typer.echo(line)
+
+
+@hub_app.command("push")
+def hub_push(
+    weights: Annotated[Path, typer.Argument(help="The .safetensors to upload")],
+    name: Annotated[str, typer.Argument(help="owner/name")],
+    card: Annotated[Path | None, typer.Option(help="What they are, as Markdown; by default the .md beside")] = None,
+    private: Annotated[bool, typer.Option(help="Only you and whom you let in may see them")] = False,
+) -> None:
+    """Upload weights and their card to the hub."""
+    hub, catalog = _hub()
+    if not str(weights).endswith(".safetensors"):
+        raise InputError(f"{weights} is no .safetensors file: nothing else is uploaded")
+    catalog.load(str(weights))  # refuses what is no model of ours
+    for line in hub.push(weights, name, card, private):
+        typer.echo(line)
+
+
+def _hub() -> tuple[Any, Any]:
+    from crispdepth import hub
+    from crispdepth.models import catalog
+
+    return hub, catalog
 
 
 @app.command()
@@ -412,6 +519,21 @@ def sample(
     assert wanted is not None
     for line in write_sample(out, scale, seed, wanted):
         typer.echo(line)
+
+
+@app.command()
+def view(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Depth, picture, true depth, intrinsics: told apart by what they are")
+    ] = None,
+    host: Annotated[str, typer.Option(help="This machine only, unless another address is asked for")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: a free one")] = 8765,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser")] = True,
+) -> None:
+    """Show a page to try files on: sharpen, compare, turn in 3-D, measure, download."""
+    from crispdepth import viewer
+
+    viewer.view(files or [], host, port, browser, typer.echo)
 
 
 @app.command()

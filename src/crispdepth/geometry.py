@@ -9,8 +9,10 @@ from typing import Self
 import torch
 import torch.nn.functional as F
 
+from crispdepth.exportable import exporting, resized
 from crispdepth.types import Depth, Mask, Rgb, Size
 
+LEVELS = 12  # halvings of an exported graph's `fill`: low maps of up to 4096 pixels a side
 KERNELS = ("bicubic", "bicubic-plain", "average", "nearest")
 
 
@@ -80,6 +82,8 @@ def resize(depth: Depth, valid: Mask, size: Size, kernel: str = "bicubic") -> tu
 
 
 def _resample(x: torch.Tensor, size: Size, kernel: str) -> torch.Tensor:
+    if kernel == "bicubic" and exporting():
+        return resized(x, size, kernel)
     if kernel in ("bicubic", "bicubic-plain"):
         return F.interpolate(x, size, mode="bicubic", align_corners=False, antialias=kernel == "bicubic")
     return F.interpolate(x, size, mode="area" if kernel == "average" else "nearest-exact")
@@ -102,20 +106,21 @@ def missing(depth: Depth, low: Depth, valid: Mask) -> Depth:
     return torch.where(valid, low - enlarge(depth, (low.shape[-2], low.shape[-1])), 0)
 
 
-def fill(depth: Depth, valid: Mask) -> Depth:
+def fill(depth: Depth, valid: Mask, levels: int = LEVELS) -> Depth:
     """Every hole filled smoothly from the readings around it; readings are kept as they are.
 
     Push-pull (Gortler et al. 1996): average the readings into ever coarser maps until no hole is left,
     then hand the coarse values down. A map without any reading comes back as zeros.
+    An exported graph cannot look whether a hole is left: it always halves ``levels`` times, to the same result.
     """
-    if bool(valid.all()) or min(depth.shape[-2:]) < 1:
+    if not exporting() and (bool(valid.all()) or min(depth.shape[-2:]) < 1):
         return depth
     depth = torch.where(valid, depth, 0)
-    if not bool(valid.any()) or max(depth.shape[-2:]) == 1:
+    if levels == 0 if exporting() else (not bool(valid.any()) or max(depth.shape[-2:]) == 1):
         return depth
-    weight = F.avg_pool2d(valid.to(depth.dtype), 2, ceil_mode=True)
-    coarse = F.avg_pool2d(depth, 2, ceil_mode=True) / weight.clamp(min=1e-6)
-    coarse = fill(coarse, weight > 0)
+    weight, total = (F.avg_pool2d(F.pad(x, (0, 1, 0, 1)), 2) for x in (valid.to(depth.dtype), depth))  # sides / 2, up
+    coarse = total / weight.clamp(min=1e-6)
+    coarse = fill(coarse, weight > 0, levels - 1)
     smooth = F.interpolate(coarse, depth.shape[-2:], mode="bilinear", align_corners=False)
     return torch.where(valid, depth, smooth)
 

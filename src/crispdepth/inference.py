@@ -15,6 +15,7 @@ from crispdepth.formats.raw import MAX_PIXELS
 from crispdepth.geometry import resize, resize_rgb
 from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
 from crispdepth.models.catalog import load
+from crispdepth.models.symbiotic import Symbiotic
 from crispdepth.shift import moved, residual_shift
 from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Sample, Size
 
@@ -35,8 +36,9 @@ def predict(
     confidence: Array | None = None,
     min_confidence: float | None = None,
     align: str | None = None,
+    focal_px: float | None = None,
 ) -> Prediction:
-    """Sharpen a low-resolution depth map: give it what the sensor gave you.
+    """Sharpen a low-resolution depth map, or find depth in a picture alone: give it what the sensor gave you.
 
     ``model``: a catalog name or a loaded model.
     ``low``: (h, w) depth as a path, numpy array or tensor (axes of length 1 before it are dropped).
@@ -51,6 +53,8 @@ def predict(
 
     ``align``: "auto" moves the depth by up to 5 whole pixels of the result where its edges clearly fit those of
     ``rgb`` better so.
+    ``focal_px``: for models of a picture alone that depend on it (Symbiotic): the camera's focal length in pixels of
+    ``rgb``; None means the one they learnt with.
 
     Returns a Prediction whose depth is (H, W) float32 in metres (``relative``, ``disparity``: in the
     input's own values), and how far it can be trusted. Raises InputError, a ValueError whose message names
@@ -59,6 +63,14 @@ def predict(
     """
     if isinstance(model, str):
         model = load(model)
+    if "low" not in model.inputs:
+        if low is not None:
+            raise InputError(
+                "this model looks at the picture alone: leave out --low (low=…), or choose another --model"
+            )
+        return _from_rgb(model, rgb, size, focal_px)
+    if focal_px is not None:
+        raise InputError("--focal is for depth from a picture alone: leave it out, the low map has the scale")
     low_map, mask, unit = _low_tensors(low, valid, unit)
     if confidence is not None:
         mask = mask & _trusted(confidence, min_confidence, mask)
@@ -120,6 +132,28 @@ def _prediction(depth: Depth, error: Depth | None, mask: Mask, unit: str) -> Pre
     expected = error[0, 0].float().numpy()
     share = None if unit == "relative" else from_error(expected, values)
     return Prediction(values, valid, unit, share, expected)
+
+
+def _from_rgb(model: Model, rgb: Array | None, size: Size | None, focal_px: float | None) -> Prediction:
+    if rgb is None:
+        raise InputError("this model needs the colour picture: pass --rgb (rgb=…)")
+    whole = _rgb_tensor(rgb)
+    size = size or (whole.shape[-2], whole.shape[-1])
+    check_size(size)
+    check_aspect((whole.shape[-2], whole.shape[-1]), size)
+    picture = resize_rgb(whole, size)
+    with torch.inference_mode():
+        if isinstance(model, Symbiotic):
+            depth, classes = model.depth_and_classes(picture)
+            if focal_px is not None:
+                depth = model.for_focal(depth, focal_px * size[1] / whole.shape[-1])
+            labels, names = classes[0, 0].numpy(), model.class_names
+            values = depth[0, 0].float().numpy()
+            return Prediction(values, np.ones(size, dtype=bool), classes=labels, class_names=names)
+        if focal_px is not None:
+            raise InputError("this model does not say which focal length its depth is for: leave out --focal")
+        depth = model(picture)
+    return Prediction(depth[0, 0].float().numpy(), np.ones(size, dtype=bool))
 
 
 def sharpened(model: Model, sample: Sample, size: Size | None = None) -> Depth:

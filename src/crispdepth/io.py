@@ -26,6 +26,7 @@ from crispdepth.formats.ply import ply_bytes
 from crispdepth.formats.png_tiff import (
     PICTURES,
     jpeg_bytes,
+    label_bytes,
     png_bytes,
     read_colour,
     read_png_depth,
@@ -321,6 +322,19 @@ def write_rgb(path: PathLike, rgb: np.ndarray) -> None:
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
         raise InputError(f"{shown(path)}: a picture is (H, W, 3) uint8, not {rgb.dtype} {rgb.shape}")
     _write(path, (png_bytes if suffix == ".png" else jpeg_bytes)(np.ascontiguousarray(rgb)))
+
+
+def write_label(path: PathLike, classes: np.ndarray, colours: np.ndarray | None = None) -> None:
+    """Writes class numbers (H, W) uint8 as an 8-bit ``.png``, atomically; ``colours`` (n, 3) uint8 shows them.
+
+    ``read_label`` reads the numbers back. Raises InputError.
+    """
+    classes = np.asarray(classes)
+    if Path(path).suffix.lower() != ".png":
+        raise InputError(f"{shown(path)}: classes are written as .png; change the extension")
+    if classes.ndim != 2 or classes.dtype != np.uint8 or classes.size == 0:
+        raise InputError(f"{shown(path)}: classes are (H, W) uint8, not {classes.dtype} {classes.shape}")
+    _write(path, label_bytes(classes, colours))
 
 
 def write_points(

@@ -18,11 +18,11 @@ DEFAULT_FOV_DEG = 60.0  # across the longer side, when no intrinsics are given
 class Job:
     """The files of one prediction: ``low``, ``rgb``, ``confidence`` are read, ``truth`` is only compared with.
 
-    For many files each field is a folder or a pattern: see ``batch.pair``. ``intrinsics`` and ``unit`` are what a
-    recording says of this file; those of Settings come first.
+    Without ``low`` depth is found in ``rgb`` alone. For many files each field is a folder or a pattern: see
+    ``batch.pair``. ``intrinsics`` and ``unit`` are what a recording says of this file; those of Settings come first.
     """
 
-    low: Path
+    low: Path | None
     out: Path
     rgb: Path | None = None
     picture: Path | None = None
@@ -31,8 +31,17 @@ class Job:
     confidence: Path | None = None
     out_confidence: Path | None = None
     mesh: Path | None = None
+    classes: Path | None = None
     intrinsics: str | None = None
     unit: str | None = None
+
+    @property
+    def start(self) -> Path:
+        """What the depth is made from: ``low``, or ``rgb`` where there is none. Raises InputError without either."""
+        first = self.low or self.rgb
+        if first is None:
+            raise InputError("there is nothing to start from: give --low, or --rgb alone")
+        return first
 
     @property
     def inputs(self) -> dict[str, Path]:
@@ -49,6 +58,7 @@ class Job:
             (self.points, (".ply",)),
             (self.out_confidence, io.CONFIDENCE_SUFFIXES),
             (self.mesh, MESH_SUFFIXES),
+            (self.classes, (".png",)),
         )
         return [(path, suffixes) for path, suffixes in wanted if path is not None]
 
@@ -60,7 +70,8 @@ class Settings:
     ``size`` is (height, width); ``intrinsics`` as ``read_intrinsics``; ``min_confidence`` as in ``predict``;
     ``max_hole_px``: holes wider than this stay holes, ``keep_holes``: all of them. ``depth_intrinsics``: of the camera
     that took the depth; ``extrinsics`` (as ``read_extrinsics``; None: the same place) lead to that of ``intrinsics``.
-    ``align`` as in ``predict``. ``calib``: a Middlebury calib.txt, which turns disparity into metres.
+    ``align`` as in ``predict``. ``calib``: a Middlebury calib.txt, which turns disparity into metres. ``focal_px``: in
+    pixels of the picture, for depth from it alone; the focal length of ``intrinsics`` serves too.
     """
 
     unit: str | None = None
@@ -77,10 +88,15 @@ class Settings:
     extrinsics: str | None = None
     align: str | None = None
     calib: str | None = None
+    focal_px: float | None = None
 
 
 def check(job: Job, settings: Settings) -> None:
     """Raise InputError for what can be known before any work: outputs, options that contradict."""
+    if job.start is not job.low:
+        _check_alone(job, settings)
+    elif settings.focal_px is not None:
+        raise InputError("--focal is for depth from a picture alone: leave it out, --low has the scale")
     for path, suffixes in job.outputs:
         check_output(path, job.inputs.values(), suffixes)
     if len({path.resolve() for path, _ in job.outputs}) < len(job.outputs):
@@ -96,7 +112,8 @@ def check(job: Job, settings: Settings) -> None:
     known = settings.intrinsics or job.intrinsics
     if settings.depth_intrinsics is not None and (job.rgb is None or known is None):
         raise InputError("--depth-intrinsics needs the picture's camera too: add --rgb and --rgb-intrinsics")
-    if settings.intrinsics is not None and settings.depth_intrinsics is None and not (job.points or job.mesh):
+    used = settings.depth_intrinsics is not None or job.points or job.mesh or job.low is None
+    if settings.intrinsics is not None and not used:
         raise InputError("--intrinsics is for points and meshes: add --points cloud.ply, or leave it out")
     if settings.min_confidence is not None and job.confidence is None:
         raise InputError("--min-confidence is for a sensor's own confidence: add --confidence")
@@ -106,6 +123,24 @@ def check(job: Job, settings: Settings) -> None:
         raise InputError("--keep-holes leaves every hole, --max-hole-px only the wide ones: give one of them")
     if settings.calib is not None and settings.unit not in (None, "disparity"):
         raise InputError(f"--calib is for disparity, not for {settings.unit}: leave one of them out")
+
+
+def _check_alone(job: Job, settings: Settings) -> None:
+    """Raise InputError for what makes no sense when depth is found in a picture alone."""
+    if settings.scale is not None:
+        raise InputError("--scale counts from --low: say --size instead")
+    if settings.focal_px is not None and not 0 < settings.focal_px < 1e6:
+        raise InputError(f"--focal {settings.focal_px:g} is out of range: it is in pixels of --rgb, above 0")
+    of_low = {
+        "--confidence": job.confidence,
+        "--out-confidence": job.out_confidence,
+        "--align": settings.align,
+        "--depth-intrinsics": settings.depth_intrinsics,
+        "--calib": settings.calib,
+    }
+    for option, value in of_low.items():
+        if value is not None:
+            raise InputError(f"{option} is about depth that was measured: add --low, or leave it out")
 
 
 def read_depth(path: Path, job: Job, settings: Settings) -> io.DepthFile:

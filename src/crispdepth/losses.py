@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from crispdepth.types import Depth
+from crispdepth.types import Classes, Depth, Mask
 
 
 def absolute(prediction: Depth, target: Depth) -> torch.Tensor:
@@ -33,3 +33,21 @@ def expected_error(error: Depth, prediction: Depth, target: Depth) -> torch.Tens
     """
     off = (prediction - target).abs().detach()
     return (off / error + error.log()).mean(dim=(1, 2, 3))
+
+
+def silog(prediction: Depth, target: Depth, valid: Mask, balance: float = 0.85) -> torch.Tensor:
+    """Scale-invariant logarithmic error: sqrt(mean g² - balance · (mean g)²), g = log prediction - log target.
+
+    Eigen et al. 2014 with the root of Lee et al. 2019 (BTS). Over the valid pixels, which must be above 0; 0 for an
+    image without any. (b, 1, h, w) each, to (b,).
+    """
+    g = torch.where(valid, prediction.clamp(min=1e-3).log() - torch.where(valid, target, 1).clamp(min=1e-3).log(), 0)
+    count = valid.sum(dim=(1, 2, 3)).clamp(min=1)
+    mean, square = g.sum(dim=(1, 2, 3)) / count, g.square().sum(dim=(1, 2, 3)) / count
+    return torch.where(valid.flatten(1).any(1), (square - balance * mean.square() + 1e-8).sqrt(), 0)
+
+
+def cross_entropy(logits: torch.Tensor, classes: Classes) -> torch.Tensor:
+    """Mean over the labelled pixels (255 is none); 0 for an image without any. (b, K, h, w), (b, 1, h, w) to (b,)."""
+    each = F.cross_entropy(logits, classes[:, 0].long(), ignore_index=255, reduction="none")
+    return each.sum(dim=(1, 2)) / (classes != 255).sum(dim=(1, 2, 3)).clamp(min=1)

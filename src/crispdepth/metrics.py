@@ -1,4 +1,4 @@
-"""RMSE, MSE, MAD, AbsRel, delta, edge RMSE, flying pixels: (prediction, target, valid) to one value per image."""
+"""RMSE, MSE, MAD, AbsRel, log errors, deltas, edge RMSE, flying pixels: (prediction, target, valid) to (b,); mIoU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from crispdepth.geometry import depth_edges, grow, local_range
-from crispdepth.types import Depth, Mask
+from crispdepth.types import Classes, Depth, Mask
 
 Metric = Callable[[Depth, Depth, Mask], torch.Tensor]
 
@@ -40,12 +40,42 @@ def absrel(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
     return _mean((prediction - target).abs() / torch.where(valid, target, 1), valid)
 
 
+def _positive(prediction: Depth, target: Depth, valid: Mask) -> tuple[Depth, Depth, Mask]:
+    """Both above 0 everywhere, and the mask of targets that were."""
+    tiny = torch.finfo(torch.float32).tiny
+    return prediction.clamp(min=tiny), target.clamp(min=tiny), valid & (target > 0)
+
+
+def _within(prediction: Depth, target: Depth, valid: Mask, factor: float) -> torch.Tensor:
+    p, t, valid = _positive(prediction, target, valid)
+    return _mean((torch.maximum(p / t, t / p) < factor).double(), valid)
+
+
 def delta1(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
     """Share of pixels with max(prediction / target, target / prediction) < 1.25 (Eigen et al. 2014)."""
-    valid = valid & (target > 0)
-    tiny = torch.finfo(torch.float32).tiny
-    p, t = prediction.clamp(min=tiny), target.clamp(min=tiny)
-    return _mean((torch.maximum(p / t, t / p) < 1.25).double(), valid)
+    return _within(prediction, target, valid, 1.25)
+
+
+def delta2(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
+    """As ``delta1``, < 1.25²."""
+    return _within(prediction, target, valid, 1.25**2)
+
+
+def delta3(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
+    """As ``delta1``, < 1.25³."""
+    return _within(prediction, target, valid, 1.25**3)
+
+
+def log10(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
+    """Mean of |log10 prediction - log10 target| over pixels whose target is above 0 (NYUv2's tables)."""
+    p, t, valid = _positive(prediction, target, valid)
+    return _mean((p.log10() - t.log10()).abs(), valid)
+
+
+def rmse_log(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
+    """Root of the mean of (ln prediction - ln target)² over pixels whose target is above 0 (KITTI's tables)."""
+    p, t, valid = _positive(prediction, target, valid)
+    return _mean((p.log() - t.log()).double().square(), valid).sqrt()
 
 
 def edge_rmse(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
@@ -66,12 +96,33 @@ def flying(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
     return _mean(between.double(), edges)
 
 
+def confusion(prediction: Classes, target: Classes, count: int) -> torch.Tensor:
+    """How often each true class (row) was called what (column) over the labelled pixels: (count, count), int64.
+
+    (b, 1, h, w) each, numbers below ``count``; 255 in the target is unlabelled. Add those of several images up.
+    """
+    labelled = target != 255
+    pairs = target[labelled].long() * count + prediction[labelled].long()
+    return torch.bincount(pairs, minlength=count * count).view(count, count)
+
+
+def mean_iou(table: torch.Tensor) -> float:
+    """mIoU: intersection over union, mean over the classes that occur in truth; NaN without any (a ``confusion``)."""
+    hits, true, called = table.diagonal().double(), table.sum(1), table.sum(0)
+    there = true > 0
+    return float((hits / (true + called - hits))[there].mean())
+
+
 METRICS: dict[str, Metric] = {
     "rmse": rmse,
     "mse": mse,
     "mad": mad,
     "absrel": absrel,
     "delta1": delta1,
+    "delta2": delta2,
+    "delta3": delta3,
+    "log10": log10,
+    "rmse_log": rmse_log,
     "edge_rmse": edge_rmse,
     "flying": flying,
 }

@@ -1,4 +1,4 @@
-"""What one job writes, made from its result: depth, confidence, a comparison to look at, points, a mesh."""
+"""What one job writes, made from its result: depth, confidence, classes, a comparison to look at, points, a mesh."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crispdepth.geometry import Camera, depth_edges, flying_pixels, points, wide
 from crispdepth.inference import predict
 from crispdepth.job import Job, Settings, intrinsics_of, read_depth
 from crispdepth.mesh import Mesh, grid_mesh, write_mesh
-from crispdepth.metrics import rmse
+from crispdepth.metrics import absrel, rmse
 from crispdepth.models.catalog import load
 from crispdepth.types import InputError, Prediction, Size
 
@@ -29,7 +29,7 @@ class Work:
 
     job: Job
     settings: Settings
-    low: io.DepthFile
+    low: io.DepthFile | None
     rgb: np.ndarray | None  # (H, W, 3) float in 0..1, at the result's size
     rgb_size: Size  # of the picture as it was read, which intrinsics are for
     result: Prediction
@@ -47,21 +47,23 @@ class Output:
 def outputs_of(work: Work) -> tuple[list[Output], list[str]]:
     """What to write and what to say; everything that can fail but the disk fails here."""
     job, result = work.job, work.result
-    kept, notes = _kept(work)
+    kept, notes = kept_of(work)
     height, width = result.depth.shape
     write = partial(io.write_depth, depth=result.depth, valid=kept, unit=result.unit, out_unit=work.settings.out_unit)
     outputs = [Output(job.out, f"depth {width}x{height}", write)]
-    truth = None if job.truth is None else _read_truth(work)
+    if job.classes is not None:
+        outputs.append(_classes(result, job.classes))
+    truth = None if job.truth is None else read_truth(work)
     base = None
-    if truth is not None or job.picture is not None:
+    if work.low is not None and (truth is not None or job.picture is not None):
         base = predict(
             load("bicubic"), low=work.low.depth, valid=work.low.valid, unit=result.unit, size=(height, width)
         )
-    if truth is not None and base is not None:
+    if truth is not None:
         notes.append(_error_line(result, base, truth))
     if job.out_confidence is not None:
         outputs.append(_confidence(work, job.out_confidence, kept))
-    if job.picture is not None and base is not None:
+    if job.picture is not None:
         image = _view(work, base, truth, kept)
         outputs.append(Output(job.picture, "picture", partial(io.write_rgb, rgb=image)))
     if job.points is not None:
@@ -91,7 +93,7 @@ def _bytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
-def _kept(work: Work) -> tuple[np.ndarray, list[str]]:
+def kept_of(work: Work) -> tuple[np.ndarray, list[str]]:
     """Where the result keeps a value, (H, W) bool, and what to say of the holes."""
     valid, settings = work.result.valid, work.settings
     if valid.all():
@@ -108,6 +110,19 @@ def _kept(work: Work) -> tuple[np.ndarray, list[str]]:
     return kept, [f"holes    {1 - valid.mean():.1%} of the result had no reading nearby: {what}"]
 
 
+def _classes(result: Prediction, path: Path, most: int = 3) -> Output:
+    """The map of classes; to be said of it, those that cover most of the picture."""
+    if result.classes is None:
+        raise InputError(
+            "this model tells no classes apart: leave out --classes, or name weights of Symbiotic: --model"
+        )
+    counts = np.bincount(result.classes.ravel(), minlength=len(result.class_names))
+    found = [i for i in np.argsort(-counts, kind="stable")[:most] if counts[i]]
+    shares = ", ".join(f"{result.class_names[i]} {counts[i] / result.classes.size:.0%}" for i in found)
+    palette = picture.class_colours(len(result.class_names))
+    return Output(path, f"classes: {shares}", partial(io.write_label, classes=result.classes, colours=palette))
+
+
 def _confidence(work: Work, path: Path, kept: np.ndarray) -> Output:
     result = work.result
     if result.confidence is None:
@@ -120,7 +135,8 @@ def _confidence(work: Work, path: Path, kept: np.ndarray) -> Output:
     return Output(path, what, partial(io.write_confidence, confidence=share, error=error))
 
 
-def _read_truth(work: Work) -> io.DepthFile:
+def read_truth(work: Work) -> io.DepthFile:
+    """The truth of a job that names one, of the result's size and unit. Raises InputError."""
     assert work.job.truth is not None
     truth = read_depth(work.job.truth, work.job, work.settings)
     if truth.depth.shape != work.result.depth.shape:
@@ -131,33 +147,43 @@ def _read_truth(work: Work) -> io.DepthFile:
     return truth
 
 
-def _error_line(result: Prediction, base: Prediction, truth: io.DepthFile) -> str:
+def _error_line(result: Prediction, base: Prediction | None, truth: io.DepthFile) -> str:
     scale, sign = (100, "cm") if result.unit == "m" else (1, result.unit)
     target, valid = torch.from_numpy(truth.depth)[None, None], torch.from_numpy(truth.valid)[None, None]
-    ours, theirs = (float(rmse(torch.from_numpy(p.depth)[None, None], target, valid)) * scale for p in (result, base))
-    return f"error    RMSE against the truth {ours:.2f} {sign}; bicubic {theirs:.2f} {sign}"
+    both = [torch.from_numpy(p.depth)[None, None] for p in (result, base) if p is not None]
+    errors = [f"{float(rmse(depth, target, valid)) * scale:.2f} {sign}" for depth in both]
+    beside = f"AbsRel {float(absrel(both[0], target, valid)):.3f}" if base is None else f"bicubic {errors[1]}"
+    return f"error    RMSE against the truth {errors[0]}; {beside}"
 
 
-def _view(work: Work, base: Prediction, truth: io.DepthFile | None, valid: np.ndarray) -> np.ndarray:
-    """RGB, low, bicubic, ours, and with a truth the truth and the error; details at full size below."""
+def _view(work: Work, base: Prediction | None, truth: io.DepthFile | None, valid: np.ndarray) -> np.ndarray:
+    """RGB, low, bicubic, ours, and with a truth the truth and the error; details at full size below.
+
+    From a picture alone: RGB, depth and classes.
+    """
     result = work.result
-    span = picture.Range.of(work.low.depth, work.low.valid, result.unit)
-    h, w = work.low.depth.shape
     panels = [] if work.rgb is None else [picture.rgb_panel(work.rgb)]
-    panels += [
-        picture.depth_panel(work.low.depth, work.low.valid, span, f"low, {w}x{h}"),
-        picture.depth_panel(base.depth, np.ones_like(valid), span, "bicubic"),
-        picture.depth_panel(result.depth, valid, span, "crispdepth"),
-    ]
+    if work.low is None or base is None:
+        span = picture.Range.of(result.depth, valid, result.unit)
+    else:
+        span = picture.Range.of(work.low.depth, work.low.valid, result.unit)
+        h, w = work.low.depth.shape
+        panels += [
+            picture.depth_panel(work.low.depth, work.low.valid, span, f"low, {w}x{h}"),
+            picture.depth_panel(base.depth, np.ones_like(valid), span, "bicubic"),
+        ]
+    panels.append(picture.depth_panel(result.depth, valid, span, "crispdepth"))
+    if result.classes is not None:
+        panels.append(picture.class_panel(result.classes, result.class_names, "classes"))
     if truth is not None:
         worst = picture.Range(0, max(0.1 * (span.high - span.low), 1e-6), result.unit)
         panels += [
             picture.depth_panel(truth.depth, truth.valid, span, "truth"),
             picture.error_panel(result.depth, truth.depth, truth.valid, worst, "error of crispdepth"),
         ]
-    columns = 3 if len(panels) in (3, 6) else 2
+    columns = 3 if len(panels) in (3, 5, 6) else 2
     sheet = picture.comparison(panels, columns)
-    if max(result.depth.shape) <= picture.PANEL_PX:
+    if max(result.depth.shape) <= picture.PANEL_PX or work.low is None:
         return sheet
     window = _busiest(result)
     details = [picture.cropped(p, window, result.depth.shape, "detail") for p in panels]
@@ -175,9 +201,13 @@ def _busiest(result: Prediction, side: int = 320) -> tuple[int, int, int, int]:
     return best // counts.shape[1] * step, best % counts.shape[1] * step, height, width
 
 
-def _camera(work: Work) -> tuple[Camera, str]:
-    size = work.result.depth.shape
-    known = intrinsics_of(work.job, work.settings)
+def camera_of(work: Work) -> tuple[Camera, str]:
+    """The camera of the result's pixels, and what to say of it. Raises InputError."""
+    height, width = size = work.result.depth.shape
+    known, focal_px = intrinsics_of(work.job, work.settings), work.settings.focal_px
+    if known is None and focal_px is not None:
+        f_px = focal_px * width / work.rgb_size[1]
+        return Camera(f_px, f_px, (width - 1) / 2, (height - 1) / 2, width, height), "with the focal length given"
     if known is None:
         camera = Camera.from_fov(work.settings.fov_deg, size)
         note = f"a {work.settings.fov_deg:g}° field of view is assumed, so shapes may be stretched: --intrinsics"
@@ -193,7 +223,7 @@ def _cloud(work: Work) -> tuple[tuple[np.ndarray, np.ndarray | None], str]:
     mask = torch.from_numpy(result.valid & (result.depth > 0))[None, None]
     flying = flying_pixels(depth, mask)
     keep = (mask & ~flying)[0, 0].numpy()
-    camera, note = _camera(work)
+    camera, note = camera_of(work)
     xyz = points(depth, camera.matrix())[0].permute(1, 2, 0).numpy()[keep]
     rgb = None
     if work.rgb is not None:
@@ -205,7 +235,7 @@ def _surface(work: Work) -> tuple[Mesh, str]:
     """The mesh of what was measured, and what to say."""
     result = work.result
     _check_metres("--mesh", result)
-    camera, note = _camera(work)
+    camera, note = camera_of(work)
     surface = grid_mesh(result.depth, result.valid, camera, work.rgb)
     return surface, f"mesh     {len(surface.triangles)} triangles, none across a depth edge; {note}"
 

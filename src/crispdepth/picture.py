@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -47,12 +49,16 @@ def error_colours(error: np.ndarray, valid: np.ndarray, span: Range) -> np.ndarr
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a comparison: ``image`` (h, w, 3) uint8 and what stands under it."""
+    """One picture of a comparison: ``image`` (h, w, 3) uint8 and what stands under it.
+
+    ``span`` draws a colour bar, ``legend`` names colours, as many as there is room for.
+    """
 
     image: np.ndarray
     title: str
-    span: Range | None = None  # draws a colour bar
+    span: Range | None = None
     colormap: int = cv2.COLORMAP_VIRIDIS
+    legend: tuple[tuple[str, tuple[int, int, int]], ...] = ()
 
 
 def depth_panel(depth: np.ndarray, valid: np.ndarray, span: Range, title: str) -> Panel:
@@ -63,6 +69,25 @@ def depth_panel(depth: np.ndarray, valid: np.ndarray, span: Range, title: str) -
 def error_panel(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray, span: Range, title: str) -> Panel:
     """|prediction - truth| over the valid pixels."""
     return Panel(error_colours(np.abs(prediction - truth), valid, span), title, span, cv2.COLORMAP_INFERNO)
+
+
+def class_colours(count: int) -> np.ndarray:
+    """(256, 3) uint8: a colour for each of ``count`` classes, neighbours far apart; dark grey for all other numbers."""
+    colours = np.full((256, 3), HOLE, dtype=np.uint8)
+    for i in range(count):
+        hue = 0.6180339887 * i % 1  # the golden section; hues come near again after 8 or 13, in another lightness
+        rgb = colorsys.hsv_to_rgb(hue, (0.5, 0.95, 0.7)[i // 3 % 3], (1.0, 0.5, 0.78)[i % 3])
+        colours[i] = [round(255 * v) for v in rgb]
+    return colours
+
+
+def class_panel(classes: np.ndarray, names: Sequence[str], title: str) -> Panel:
+    """(H, W) uint8 class numbers in their colours; the legend names those that are there, the largest first."""
+    colours = class_colours(len(names))
+    counts = np.bincount(classes.ravel(), minlength=256)[: len(names)]
+    order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
+    legend = tuple((names[i], (int(colours[i][0]), int(colours[i][1]), int(colours[i][2]))) for i in order)
+    return Panel(colours[classes], title, legend=legend)
 
 
 def rgb_panel(rgb: np.ndarray, title: str = "RGB") -> Panel:
@@ -100,6 +125,7 @@ def _paste(sheet: Image.Image, panel: Panel, at: tuple[int, int], size: tuple[in
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(15)
     draw.text((x, y + size[1] + 6), panel.title, fill=INK, font=font)
+    _name_colours(draw, panel, (x, y + size[1] + 27), max(size[0], 240))
     if panel.span is None:
         return
     ramp = np.linspace(panel.span.low, panel.span.high, 200, dtype=np.float64)[None].repeat(10, axis=0)
@@ -110,6 +136,21 @@ def _paste(sheet: Image.Image, panel: Panel, at: tuple[int, int], size: tuple[in
     draw.text((x, top - 4), low_text, fill=INK, font=font)
     sheet.paste(Image.fromarray(bar), (left, top))
     draw.text((left + 206, top - 4), high_text, fill=INK, font=font)
+
+
+def _name_colours(draw: ImageDraw.ImageDraw, panel: Panel, at: tuple[int, int], width: int) -> None:
+    """Squares of colour with their names, in rows of ``width`` pixels, as far as LEGEND_PX has room."""
+    font = ImageFont.load_default(13)
+    x, y = at
+    for name, colour in panel.legend:
+        room = 17 + round(draw.textlength(name, font=font))
+        if x + room > at[0] + width:
+            x, y = at[0], y + 17
+        if y + 17 > at[1] + LEGEND_PX - 27:
+            return
+        draw.rectangle((x, y + 3, x + 11, y + 14), fill=colour)
+        draw.text((x + 15, y), name, fill=INK, font=font)
+        x += room + 10
 
 
 def cropped(panel: Panel, window: tuple[int, int, int, int], size: tuple[int, ...], word: str) -> Panel:

@@ -36,7 +36,8 @@ class Model(nn.Module):
 
     ``inputs``: what ``forward`` takes, in the words of Sample's fields. Two companions are not listed:
     ``valid``, the mask that rides with ``low``, and ``size`` (H, W) of the result where no ``rgb`` tells it.
-    ``kind``: ``metric`` (k · low gives k · depth), ``scale`` or ``affine`` (right up to a factor; and a shift).
+    ``kind``: ``metric`` (k · low gives k · depth; metres where there is no low map), ``scale`` or ``affine``
+    (right up to a factor; and a shift).
     A model that knows how far it may be off also has ``estimate``: as ``forward``, but (depth, expected error).
     """
 
@@ -70,11 +71,12 @@ class Prediction:
     ``depth``: (H, W) float32, metres; for units ``disparity`` and ``relative`` the input's own values.
     ``valid``: (H, W) bool, False where the sensor measured nothing nearby and the value was filled in.
     ``unit``: ``"m"``, ``"disparity"`` or ``"relative"``.
-    ``confidence``: (H, W) float32, 0..1, None for ``relative``: 1 / (1 + error / (1 % of the depth)) where the
-    model estimates its error, else 1 / (1 + low pixels to the nearest reading).
+    ``confidence``: (H, W) float32, 0..1, None for ``relative`` and where there was no low map: 1 / (1 + error / (1 %
+    of the depth)) where the model estimates its error, else 1 / (1 + low pixels to the nearest reading).
     ``error``: (H, W) float32, the mean absolute error to expect, in the unit of ``depth``; None where the model
     does not estimate it.
     ``shift_px``: how far right and down the depth was moved to fit the picture (``align``).
+    ``classes``: (H, W) uint8, numbers into ``class_names``, from models that tell classes apart; else None.
     """
 
     depth: np.ndarray
@@ -83,3 +85,5 @@ class Prediction:
     confidence: np.ndarray | None = None
     error: np.ndarray | None = None
     shift_px: tuple[int, int] = (0, 0)
+    classes: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()

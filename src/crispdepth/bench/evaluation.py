@@ -13,8 +13,8 @@ import torch
 from crispdepth.bench.protocol import PROTOCOLS, Protocol
 from crispdepth.data.sets import SETS, find
 from crispdepth.inference import predict
-from crispdepth.metrics import METRICS
-from crispdepth.types import InputError, Model, Sample
+from crispdepth.metrics import METRICS, confusion, mean_iou
+from crispdepth.types import Classes, InputError, Model, Prediction, Sample
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def evaluate(
     set_name: str,
     root: Path | None = None,
     scale: float = 8,
-    protocol: str = "fdsr",
+    protocol: str | None = None,
     *,
     name: str = "",
     unit: str | None = None,
@@ -63,34 +63,73 @@ def evaluate(
 ) -> Evaluation:
     """Run ``model`` over every image of a set and measure it.
 
-    ``root``: the set's folder (``crispdepth info SET`` tells its layout); ``unit``: of the files, for set
-    ``folder`` only; ``progress(done, total)`` is called after each image. A pair that cannot be read is named in
-    ``failed`` and does not stop the others. Raises InputError for unknown names, missing files, a scale
-    below 1, and when no pair could be read.
+    ``protocol``: by default ``usual_protocol``. ``root``: the set's folder (``crispdepth info SET`` tells its
+    layout); ``unit``: of the files, for set ``folder`` only; ``progress(done, total)`` is called after each image. A
+    pair that cannot be read is named in ``failed`` and does not stop the others. ``scale`` plays no part for models
+    of a picture alone. Raises InputError for unknown names, missing files, a scale below 1, a protocol that does not
+    fit the model, and when no pair could be read.
     """
     if not 1 <= scale <= 64:
         raise InputError(f"scale {scale:g} is out of range: 1 to 64")
+    protocol = protocol or usual_protocol(model, set_name)
     row = protocol_named(protocol)
+    alone = "low" not in model.inputs
+    if alone != (row.kernel == "none"):
+        fitting = ", ".join(other for other, r in PROTOCOLS.items() if (r.kernel == "none") == alone)
+        raise InputError(
+            f"protocol {protocol} does not fit what this model takes ({', '.join(model.inputs)}): {fitting}"
+        )
     readers = find(set_name, root, unit)
     map_unit = _map_unit(set_name, unit)
+    if alone and map_unit != "m":
+        raise InputError(f"{set_name} holds {map_unit}, no metres: depth from a picture alone cannot be measured on it")
+    shared = [c for c in SETS[set_name].class_names if c in getattr(model, "class_names", ())]
+    table = torch.zeros(len(shared) + 1, len(shared) + 1, dtype=torch.int64)
     images: list[dict[str, Any]] = []
     failed: list[str] = []
     for done, (key, read) in enumerate(readers.items(), start=1):
         try:
             for sample in row.prepare(read(), scale, set_name, map_unit):
-                images.append(_measure(model, sample, row, set_name, map_unit))
+                out = _predicted(model, sample, map_unit)
+                images.append(_measure(out, sample, row, set_name, map_unit))
+                if shared and out.classes is not None and sample.classes is not None:
+                    table += _shared_confusion(out, sample.classes, SETS[set_name].class_names, shared)
         except InputError as error:
             failed.append(f"{key}: {error}")
         if progress:
             progress(done, len(readers))
     if not images:
         raise InputError(f"no pair of {set_name} could be measured; the first: {failed[0]}")
-    means = {m: _mean([image[m] for image in images]) for m in METRICS}
+    means = {m: _mean([image[m] for image in images]) for m in row.metrics}
     unread = f" ({len(failed)} could not be read)" if failed else ""
     shown_unit = "cm" if map_unit == "m" else map_unit
-    described = f"protocol {protocol} ({row.describe(set_name, shown_unit)})"
-    heading = f"{set_name} x{scale:g}, {len(images)} images{unread}, {described}"
+    about = row.describe(set_name, shown_unit)
+    if table.any():
+        means["miou"] = mean_iou(table)
+        about += f"; mIoU over all pixels, the {len(shared)} classes that set and model both know"
+    times = "" if alone else f" x{scale:g}"
+    heading = f"{set_name}{times}, {len(images)} images{unread}, protocol {protocol} ({about})"
     return Evaluation(name, set_name, scale, protocol, shown_unit, heading, means, images, failed)
+
+
+def usual_protocol(model: Model, set_name: str) -> str:
+    """``fdsr`` for models that sharpen a low map; for a picture alone the set's own protocol, or ``rgb``."""
+    if "low" in model.inputs:
+        return "fdsr"
+    return next((name for name, row in PROTOCOLS.items() if set_name in row.sets), "rgb")
+
+
+def _shared_confusion(out: Prediction, truth: Classes, names: tuple[str, ...], shared: list[str]) -> torch.Tensor:
+    """``metrics.confusion`` over the classes of ``shared``; truth of other classes is no truth, and at the end stands
+    what the model called anything else."""
+    assert out.classes is not None
+
+    def renumbered(names: tuple[str, ...], other: int) -> torch.Tensor:
+        numbers = [shared.index(name) if name in shared else other for name in names]
+        return torch.tensor(numbers + [other] * (256 - len(numbers)), dtype=torch.uint8)
+
+    called = renumbered(out.class_names, len(shared))[torch.from_numpy(out.classes).long()]
+    return confusion(called[None, None], renumbered(names, 255)[truth.long()], len(shared) + 1)
 
 
 def _map_unit(set_name: str, unit: str | None) -> str:
@@ -103,20 +142,32 @@ def _mean(values: list[float]) -> float:
     return sum(finite) / len(finite) if finite else math.nan
 
 
-def _measure(model: Model, sample: Sample, row: Protocol, set_name: str, map_unit: str) -> dict[str, Any]:
+def _predicted(model: Model, sample: Sample, map_unit: str) -> Prediction:
+    assert sample.depth is not None
+    size = (sample.depth.shape[-2], sample.depth.shape[-1])
+    if "low" in model.inputs:
+        if sample.low is None:
+            raise InputError(f"{sample.name} has no low map, which this model needs")
+        unit = "m" if map_unit == "m" else "relative"
+        return predict(model, low=sample.low, rgb=sample.rgb, valid=sample.valid, unit=unit, size=size)
+    matrix = sample.intrinsics if hasattr(model, "for_focal") else None
+    focal_px = None if matrix is None else float(matrix[0, 0, 0])
+    return predict(model, rgb=sample.rgb, size=size, focal_px=focal_px)
+
+
+def _measure(out: Prediction, sample: Sample, row: Protocol, set_name: str, map_unit: str) -> dict[str, Any]:
     assert sample.depth is not None
     assert sample.depth_valid is not None
-    size = (sample.depth.shape[-2], sample.depth.shape[-1])
-    unit = "m" if map_unit == "m" else "relative"
-    out = predict(model, low=sample.low, rgb=sample.rgb, valid=sample.valid, unit=unit, size=size)
+    size = out.depth.shape
     prediction = torch.from_numpy(out.depth)[None, None]
     target, valid = sample.depth, sample.depth_valid
-    if row.clip_output:
-        prediction = prediction.clamp(float(target[valid].min()), float(target[valid].max()))
     if row.measure_m and map_unit == "m":
         valid = valid & (target >= row.measure_m[0]) & (target <= row.measure_m[1])
+    if row.clip_output:
+        low, high = row.measure_m or (float(target[valid].min()), float(target[valid].max()))
+        prediction = prediction.clamp(low, high)
     b = row.border(set_name)
     cut = (..., slice(b, size[0] - b), slice(b, size[1] - b))
     per_metre = 100 if map_unit == "m" else 1  # cm
     args = (prediction[cut] * per_metre, target[cut] * per_metre, valid[cut])
-    return {"name": sample.name, **{m: float(f(*args)) for m, f in METRICS.items()}}
+    return {"name": sample.name, **{m: float(METRICS[m](*args)) for m in row.metrics}}

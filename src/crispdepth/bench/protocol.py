@@ -13,22 +13,29 @@ import torch.nn.functional as F
 from crispdepth.degradation import crop_to_multiple, downsample
 from crispdepth.types import InputError, Sample, Size
 
+OF_SHARPNESS = ("rmse", "mse", "mad", "absrel", "delta1", "edge_rmse", "flying")
+OF_PICTURES = ("absrel", "rmse", "log10", "rmse_log", "delta1", "delta2", "delta3")
+
 
 @dataclass(frozen=True)
 class Protocol:
     """One row of PROTOCOLS; the law is that no figure is shown without it.
 
     ``kernel`` makes the low map of sets in metres, ``kernel_levels`` that of 8-bit sets ("levels"), where
-    ``*-8bit`` means that the low map is rounded to whole levels. ``given``: the sensor's own low map.
+    ``*-8bit`` means that the low map is rounded to whole levels. ``given``: the sensor's own low map; ``none``: there
+    is no low map, for depth from a picture alone.
     ``border_px`` is cut from each side before measuring (``borders`` names exceptions by data set).
     ``clip_truth_m``: the truth of a set is clipped to this range first, by data set.
     ``measure_m``: only pixels whose truth lies in this range count. ``clip_output``: predictions are
-    clipped to the truth's range. ``crop_px``: the frame is cut into squares of this side, each measured
-    as an image of its own. ``square_px``: the frame is padded right and below with black, and with the low map's
-    smallest value, to the next square whose side is a multiple of this; only the frame is measured.
-    ``normalisation`` says what the authors did before their network; it changes
-    no linear kernel, and our models normalise by the low map alone, since nobody has the truth's range.
-    The average is always the mean of per-image values.
+    clipped to that range, or else to the truth's. ``crop_px``: the frame is cut into squares of this side,
+    each measured as an image of its own. ``square_px``: the frame is padded right and below with black, and with the
+    low map's smallest value, to the next square whose side is a multiple of this; only the frame is measured.
+    ``window``: only pixels count whose row and column lie within these shares of the frame (top, bottom, left,
+    right). ``lowest_px``: so many of the frame's lowest rows and middle columns are shown to the model (the KB
+    crop); the window is still that of the whole. ``metrics``: what is measured. ``sets``: whose usual protocol for a
+    picture alone it is. ``normalisation`` says what the authors did before their network; it changes no linear
+    kernel, and our models normalise by the low map alone, since nobody has the truth's range. The average is always
+    the mean of per-image values.
     """
 
     used_by: str
@@ -41,6 +48,10 @@ class Protocol:
     clip_output: bool = False
     crop_px: int | None = None
     square_px: int | None = None
+    window: tuple[float, float, float, float] | None = None
+    lowest_px: Size | None = None
+    metrics: tuple[str, ...] = OF_SHARPNESS
+    sets: tuple[str, ...] = ()
     headline: str = "rmse"
     normalisation: str = "the low map's own range"
 
@@ -51,13 +62,22 @@ class Protocol:
     def describe(self, set_name: str, unit: str) -> str:
         """The heading every table prints: kernel, rounding, border, unit, average."""
         kernel = self.kernel_levels if unit == "levels" else self.kernel
-        parts = [f"low map: {kernel}", f"border cut: {self.border(set_name)} px", f"unit: {unit}"]
+        parts = [
+            "no low map" if kernel == "none" else f"low map: {kernel}",
+            f"border cut: {self.border(set_name)} px",
+            f"unit: {unit}",
+        ]
         if self.measure_m:
             parts.append("truth within {:g}–{:g} m".format(*self.measure_m))
         if set_name in self.clip_truth_m:
             parts.append("truth clipped to {:g}–{:g} m".format(*self.clip_truth_m[set_name]))
         if self.clip_output:
-            parts.append("output clipped to the truth's range")
+            parts.append(f"output clipped to {'that' if self.measure_m else 'the true'} range")
+        if self.lowest_px:
+            parts.append("of each frame the lowest {} rows and middle {} columns".format(*self.lowest_px))
+        if self.window:
+            top, bottom, left, right = self.window
+            parts.append(f"rows {top:.3f}–{bottom:.3f}, columns {left:.3f}–{right:.3f} of the frame")
         if self.crop_px:
             parts.append(f"squares of {self.crop_px} px")
         if self.square_px:
@@ -71,6 +91,9 @@ class Protocol:
         """
         kernel = self.kernel_levels if unit == "levels" else self.kernel
         for part in _squares(sample, self.crop_px) if self.crop_px else [sample]:
+            if kernel == "none":
+                yield _shown(part, self.window, self.lowest_px)
+                continue
             if kernel == "given":
                 yield _with_given_low(part, set_name)
                 continue
@@ -101,6 +124,24 @@ def _squares(sample: Sample, side: int) -> Iterator[Sample]:
         for left in range(0, width - side + 1, side):
             part = _cropped(sample, top, left, side, side)
             yield replace_fields(part, name=f"{sample.name}+{top}+{left}")
+
+
+def _shown(sample: Sample, window: tuple[float, float, float, float] | None, lowest_px: Size | None) -> Sample:
+    """What of a frame is shown, and in its mask what of that is measured."""
+    assert sample.depth is not None
+    height, width = sample.depth.shape[-2:]
+    valid = torch.ones_like(sample.depth, dtype=torch.bool) if sample.depth_valid is None else sample.depth_valid
+    if window:
+        top, bottom = (int(share * height + 1e-6) for share in window[:2])
+        left, right = (int(share * width + 1e-6) for share in window[2:])
+        inside = torch.zeros_like(valid)
+        inside[..., top:bottom, left:right] = True
+        valid = valid & inside
+    sample = replace_fields(sample, low=None, valid=None, depth_valid=valid)
+    if lowest_px is None:
+        return sample
+    tall, wide = min(height, lowest_px[0]), min(width, lowest_px[1])
+    return _cropped(sample, height - tall, (width - wide) // 2, tall, wide)
 
 
 def _with_given_low(sample: Sample, set_name: str) -> Sample:
@@ -203,5 +244,41 @@ PROTOCOLS: dict[str, Protocol] = {
         kernel_levels="bicubic-8bit",
         border_px=0,
         headline="mad",
+    ),
+    "rgb": Protocol(
+        used_by="depth from a picture alone, whole frames",
+        kernel="none",
+        kernel_levels="none",
+        border_px=0,
+        metrics=OF_PICTURES,
+        headline="absrel",
+        normalisation="none",
+    ),
+    "eigen": Protocol(
+        used_by="BTS, AdaBins, PixelFormer, iDisc, Symbiotic on NYUv2 (Eigen et al. 2014)",
+        kernel="none",
+        kernel_levels="none",
+        border_px=0,
+        measure_m=(1e-3, 10.0),
+        clip_output=True,
+        window=(45 / 480, 471 / 480, 41 / 640, 601 / 640),
+        metrics=OF_PICTURES,
+        sets=("nyu", "nyu_eigen"),
+        headline="absrel",
+        normalisation="none",
+    ),
+    "garg": Protocol(
+        used_by="BTS, AdaBins, PixelFormer, iDisc, Symbiotic on KITTI (Garg et al. 2016)",
+        kernel="none",
+        kernel_levels="none",
+        border_px=0,
+        measure_m=(1e-3, 80.0),
+        clip_output=True,
+        window=(0.40810811, 0.99189189, 0.03594771, 0.96405229),
+        lowest_px=(352, 1216),
+        metrics=OF_PICTURES,
+        sets=("kitti",),
+        headline="absrel",
+        normalisation="none",
     ),
 }

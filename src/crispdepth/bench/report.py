@@ -16,8 +16,7 @@ from rich.progress import Progress, TaskID
 from crispdepth.atomic import atomic
 from crispdepth.bench.evaluation import Evaluation, evaluate
 from crispdepth.bench.protocol import PROTOCOLS
-from crispdepth.metrics import METRICS
-from crispdepth.models.catalog import CATALOG, load
+from crispdepth.models.catalog import load, sharpeners
 from crispdepth.types import InputError
 
 # What docs/numbers.md shows: data set, its folder under --root, protocols, scales.
@@ -38,11 +37,17 @@ TEXTS = {
     "mse": "MSE",
     "mad": "MAD",
     "absrel": "AbsRel",
+    "log10": "log10",
+    "rmse_log": "RMSlog",
     "delta1": "δ1",
+    "delta2": "δ2",
+    "delta3": "δ3",
+    "miou": "mIoU",
     "edge_rmse": "edge RMSE",
     "flying": "flying",
 }
-PERCENT = ("flying", "delta1")
+PERCENT = ("flying", "delta1", "delta2", "delta3", "miou")
+FINE = ("absrel", "log10", "rmse_log")  # shown to 4 places
 
 
 def _cell(metric: str, value: float) -> str:
@@ -50,15 +55,15 @@ def _cell(metric: str, value: float) -> str:
         return "–"
     if metric in PERCENT:
         return f"{value:.1%}"
-    return f"{value:.4f}" if metric == "absrel" else f"{value:.2f}"
+    return f"{value:.4f}" if metric in FINE else f"{value:.2f}"
 
 
 def table(results: Sequence[Evaluation]) -> str:
     """A Markdown table of results under one heading: they must share set, scale and protocol."""
     first = results[0]
     assert all(r.heading == first.heading for r in results)
-    rows = [["model", *(TEXTS[m] for m in METRICS)]]
-    rows += [[r.model, *(_cell(m, r.metrics[m]) for m in METRICS)] for r in results]
+    rows = [["model", *(TEXTS[m] for m in first.metrics)]]
+    rows += [[r.model, *(_cell(m, r.metrics[m]) for m in first.metrics)] for r in results]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
     lines.insert(1, "| " + " | ".join("-" * w for w in widths) + " |")
@@ -110,6 +115,17 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_between(path: Path, mark: str, text: str) -> None:
+    """Put ``text`` between <!-- mark --> and <!-- end of mark --> of a page. Raises InputError where they are not."""
+    page = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, found, rest = page.partition(f"<!-- {mark} -->\n")
+    _, closed, after = rest.partition(f"<!-- end of {mark} -->")
+    if not (found and closed):
+        raise InputError(f"{path} has no marks <!-- {mark} --> and <!-- end of {mark} --> to write between")
+    with atomic(path) as temporary:
+        temporary.write_text(f"{before}{found}{text}\n{closed}{after}", encoding="utf-8")
+
+
 def write_numbers(
     root: Path, out: Path, readme: Path | None = None, page: Page = PAGE, figures: Path | None = None
 ) -> None:
@@ -149,7 +165,7 @@ _MARKED = re.compile(r"(<!-- numbers -->).*?(<!-- end of numbers -->)", re.DOTAL
 
 def _measure_all(set_name: str, root: Path | None, protocol: str, scale: float) -> list[Evaluation]:
     results = []
-    for name in CATALOG:
+    for name in sharpeners():
         with progress_bar(f"{set_name} x{scale} {protocol} {name}") as progress:
             model = load(name)
             results.append(evaluate(model, set_name, root, scale, protocol, name=name, progress=progress))
@@ -161,7 +177,7 @@ def summary(results: Sequence[Sequence[Evaluation]], protocol: str = "fdsr") -> 
     shown = [r for r in results if r[0].protocol == protocol and r[0].scale in SHORT_SCALES]
     heads = (f"{r[0].set} x{r[0].scale:g}, {r[0].unit}, {len(r[0].images)} images" for r in shown)
     rows = [["RMSE", *heads], ["---"] * (len(shown) + 1)]
-    for i, name in enumerate(CATALOG):
+    for i, name in enumerate(sharpeners()):
         cells = []
         for r in shown:
             plain = next(e for e in r if e.model == "bicubic").metrics["rmse"]

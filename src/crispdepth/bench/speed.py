@@ -1,4 +1,4 @@
-"""Time and memory of models side by side, interleaved, in units of one convolution."""
+"""Time and memory of models side by side, interleaved, in units of one convolution; of one model by every engine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import multiprocessing
 import platform
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +17,15 @@ from torch import nn
 
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import downsample
+from crispdepth.export import converted
+from crispdepth.graphs import Graph
 from crispdepth.inference import sharpened
 from crispdepth.models.catalog import load
-from crispdepth.types import Model, Sample, Size
+from crispdepth.types import InputError, Model, Sample, Size
 
 SIZES: tuple[Size, ...] = ((480, 640), (1920, 1440))  # a sensor's frame, a phone's picture held upright
 ROUNDS = 7
+GRAPHS = {"ONNX Runtime": (".onnx", False), "OpenVINO": (".xml", False), "OpenVINO int8": (".xml", True)}
 
 
 def measure(
@@ -78,11 +82,103 @@ def _unit(channels_last: bool) -> Callable[[], object]:
 
 def _job(model: Model, size: Size, scale: float) -> Callable[[], object]:
     """One run of the model on one made-up scene."""
+    sample = _scene(size, scale)
+    return lambda: sharpened(model, sample)
+
+
+def _scene(size: Size, scale: float) -> Sample:
     scene = scenes(1, *size, seed=0)
     assert scene.depth is not None
     low, valid = downsample(scene.depth, torch.ones_like(scene.depth, dtype=torch.bool), scale)
-    sample = Sample(rgb=scene.rgb, low=low, valid=valid)
-    return lambda: sharpened(model, sample)
+    return Sample(rgb=scene.rgb, low=low, valid=valid)
+
+
+def measure_engines(
+    name: str,
+    size: Size,
+    scale: float = 8,
+    rounds: int = ROUNDS,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """One model by every engine, taking turns: milliseconds (median of ``rounds``, after one to warm up), and the
+    largest difference from torch as a share of the depth's range. An engine that is not here is named with why.
+    """
+    model, sample = load(name), _scene(size, scale)
+    runners: dict[str, Model] = {"torch": model, "torch.compile": _compiled(name)}
+    absent = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (label, (suffix, int8)) in enumerate(GRAPHS.items()):
+            path = Path(folder) / str(number) / f"model{suffix}"
+            path.parent.mkdir()
+            try:
+                converted(model, path, scale, int8)
+                runners[label] = Graph(path)
+            except InputError as error:
+                absent[label] = str(error)
+        ms: dict[str, list[float]] = {label: [] for label in runners}
+        made = {}
+        for done in range(rounds + 1):
+            for label, runner in runners.items():
+                if label in absent:
+                    continue
+                start = time.perf_counter()
+                try:
+                    made[label] = sharpened(runner, sample)
+                except RuntimeError as error:  # torch.compile without a C++ compiler
+                    absent[label] = str(error).splitlines()[0]
+                ms[label].append(1e3 * (time.perf_counter() - start))
+            if progress:
+                progress(done + 1, rounds + 1)
+    expected = made["torch"]
+    span = float(expected.max() - expected.min())
+    return {
+        "model": name,
+        "size": f"{size[1]}x{size[0]}",
+        "scale": scale,
+        "threads": torch.get_num_threads(),
+        "processor": _processor(),
+        "engines": {
+            label: {
+                "ms": round(statistics.median(ms[label][1:]), 2),
+                "deviation": float((depth - expected).abs().max()) / span,
+            }
+            for label, depth in made.items()
+        },
+        "absent": absent,
+    }
+
+
+def _compiled(name: str) -> Model:
+    """A copy of the model, compiled by torch at its first run."""
+    model = load(name)
+    if hasattr(model, "estimate"):
+        model.estimate = torch.compile(model.estimate)
+    else:
+        model.compile()
+    return model
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def engines_table(result: dict[str, Any]) -> str:
+    """``measure_engines`` as a Markdown table, its conditions in the heading."""
+    head = (
+        f"{result['model']}, {result['size']}, x{result['scale']:g}, {result['threads']} threads, {result['processor']}"
+    )
+    rows = [f"**{head}**", "", "| engine | ms | pictures/s | times torch | differs by, of the range |"]
+    rows.append("|---|---|---|---|---|")
+    eager = result["engines"]["torch"]["ms"]
+    for label, figures in result["engines"].items():
+        ms = figures["ms"]
+        rows.append(f"| {label} | {ms:.0f} | {1e3 / ms:.1f} | {eager / ms:.2f} | {figures['deviation']:.1e} |")
+    return "\n".join([*rows, *(f"\n{label}: {why}" for label, why in result["absent"].items())])
 
 
 def peak_mb(name: str, size: Size, scale: float) -> float:

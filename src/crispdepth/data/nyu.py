@@ -15,6 +15,22 @@ from crispdepth.io import read_label
 from crispdepth.types import InputError, Sample
 
 LAYOUT = "nyu_depth_v2_labeled.mat, or N_color.jpg beside N_depth.npy (optional: N_classes13.png)"
+# Of N_classes13.png, from 1 on, 0 being unlabelled: Couprie et al. 2013, in the order of Handa et al. 2016.
+CLASSES = (
+    "bed",
+    "books",
+    "ceiling",
+    "chair",
+    "floor",
+    "furniture",
+    "objects",
+    "picture",
+    "sofa",
+    "table",
+    "tv",
+    "wall",
+    "window",
+)
 TRAIN = 1000  # pairs 0..999 train, 1000..1448 test, in the order of the .mat (DKN, FDSR, SGNet, NAIMA)
 
 

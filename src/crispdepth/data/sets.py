@@ -34,6 +34,7 @@ class DataSet:
 
     ``samples``, to measure on, takes the root folder, and the unit where the user says it; nothing when
     ``made_here``. ``train``, likewise: what may be learnt from, and is never measured; None where nothing may.
+    ``class_names``: what the numbers in its classes mean, if it has any.
     """
 
     unit: str
@@ -42,6 +43,7 @@ class DataSet:
     source: str
     made_here: bool = False
     train: Callable[..., Readers] | None = None
+    class_names: tuple[str, ...] = ()
 
 
 @lru_cache(maxsize=32)  # a benchmark asks for the same scenes again and again
@@ -85,6 +87,7 @@ SETS: dict[str, DataSet] = {
         layout="nothing: they are made on the spot",
         source="Made by crispdepth; free for any use.",
         made_here=True,
+        class_names=scenes.CLASSES,
     ),
     "middlebury": DataSet(
         unit="levels",
@@ -119,6 +122,7 @@ SETS: dict[str, DataSet] = {
         layout=nyu.LAYOUT,
         source="NYU Depth V2, labelled set; Silberman et al., ECCV 2012, research use.",
         train=nyu.training_samples,
+        class_names=nyu.CLASSES,
     ),
     "nyu_eigen": DataSet(
         unit="m",

@@ -166,6 +166,16 @@ def png_bytes(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def label_bytes(numbers: np.ndarray, colours: np.ndarray | None) -> bytes:
+    """PNG of (H, W) uint8 numbers: grey, or shown in ``colours`` (n, 3) uint8 by a palette."""
+    image = Image.fromarray(numbers)
+    if colours is not None:
+        image.putpalette(colours.astype(np.uint8).tobytes())  # the image becomes one of a palette; numbers stay
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def jpeg_bytes(array: np.ndarray) -> bytes:
     """JPEG of (H, W, 3) uint8, quality 95, colours at full resolution."""
     if max(array.shape) > 65500:

@@ -11,7 +11,8 @@ ROWS = 16
 
 def thrifty(x: torch.Tensor) -> bool:
     """Whether ``x`` may be written over: on the CPU, no gradient asked for, nothing being traced."""
-    return not torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling()
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return not torch.is_grad_enabled() and x.device.type == "cpu" and not traced
 
 
 def overwritten(

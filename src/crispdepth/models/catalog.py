@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,9 +10,12 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from crispdepth.models import classical
+from crispdepth.extras import late
+from crispdepth.models import classical, saved
 from crispdepth.models.crisp import Crisp
 from crispdepth.models.ctkt import Ctkt
+from crispdepth.models.foundation import DepthAnything, PromptDepthAnything
+from crispdepth.models.symbiotic import Symbiotic
 from crispdepth.types import InputError, Model
 
 DEFAULT = "crisp"
@@ -23,19 +25,26 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "weights"  # inside the package,
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of CATALOG. ``inputs`` and ``kind`` are the class's own words; ``source`` is the paper."""
+    """One row of CATALOG. ``source`` is the paper; ``inputs`` what the class says of itself, known without loading.
+
+    ``hub``: the weights' name on the Hugging Face hub, from where they are fetched at first use.
+    """
 
     build: Callable[[], Model]
     task: str
     source: str
     licence: str = "Apache-2.0"
+    inputs: tuple[str, ...] = ("low", "rgb")
+    hub: str = ""
 
 
 def load(name: str) -> Model:
-    """The model called ``name``, or the one saved at the path ``name`` (.safetensors), in evaluation mode.
+    """The model called ``name``, in evaluation mode: a row of CATALOG, a file (.safetensors), or ``hf:owner/name``.
 
     Raises InputError offering the nearest name, and for a file that holds no model of ours.
     """
+    if name.startswith("hf:"):
+        return _saved(_late("hub", "fetched", name)).eval()
     if name.endswith(".safetensors"):
         return _saved(Path(name)).eval()
     if name not in CATALOG:
@@ -43,9 +52,25 @@ def load(name: str) -> Model:
     return CATALOG[name].build().eval()
 
 
+def default(low: bool, rgb: bool) -> str:
+    """The model for what is given: a low map, a picture, or both. Raises InputError for a picture alone."""
+    if low:
+        return DEFAULT if rgb else DEFAULT_WITHOUT_RGB
+    raise InputError(
+        "a picture alone needs --model: depth-anything-v2-small.indoor (fetched at first use), or a file of weights "
+        "of your own (crispdepth train symbiotic-small)"
+    )
+
+
+def sharpeners() -> list[str]:
+    """The models that sharpen a low map with nothing to fetch: what benchmarks of such maps measure."""
+    return [name for name, row in CATALOG.items() if "low" in row.inputs and not row.hub]
+
+
 def _saved(path: Path) -> Model:
     if not path.is_file():
         raise InputError(f"{path} does not exist: name a file of weights, or a model of `crispdepth names`")
+    saved.check_header(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             kind = (file.metadata() or {}).get("model", "")
@@ -57,8 +82,8 @@ def _saved(path: Path) -> Model:
 
 
 def _late(module: str, name: str, *words: object) -> Any:
-    """``crispdepth.models.MODULE``'s NAME called with ``words``: for models whose import takes seconds."""
-    owner: Any = importlib.import_module(f"crispdepth.models.{module}")
+    """``crispdepth.MODULE``'s NAME called with ``words``: for what takes seconds to import, or may be missing."""
+    owner: Any = late(f"crispdepth.{module}")
     for part in name.split("."):
         owner = getattr(owner, part)
     return owner(*words)
@@ -67,7 +92,39 @@ def _late(module: str, name: str, *words: object) -> Any:
 SAVED: dict[str, Callable[[Path], Model]] = {  # by the word in the file's header
     "crisp": Crisp.from_file,
     "ctkt": Ctkt.from_file,
-    "naima": partial(_late, "naima", "Naima.from_file"),
+    "naima": partial(_late, "models.naima", "Naima.from_file"),
+    "symbiotic": Symbiotic.from_file,
+}
+
+
+def _depth_anything(scene: str, size: str) -> Entry:
+    hub = f"depth-anything/Depth-Anything-V2-Metric-{scene.title()}-{size.title()}-hf"
+    return Entry(
+        build=partial(DepthAnything, hub),
+        task=f"RGB alone, {scene}: Depth Anything V2, {size}",
+        source="Yang et al., Depth Anything V2, NeurIPS 2024",
+        licence=_OTHERS[size],
+        inputs=("rgb",),
+        hub=hub,
+    )
+
+
+def _prompt_depth_anything(size: str) -> Entry:
+    hub = f"depth-anything/prompt-depth-anything-vit{size[0]}-hf"
+    return Entry(
+        build=partial(PromptDepthAnything, hub),
+        task=f"RGB + low depth of a phone: Prompt Depth Anything, {size}",
+        source="Lin et al., Prompting Depth Anything for 4K resolution metric depth estimation, CVPR 2025",
+        licence=_OTHERS[size],
+        hub=hub,
+    )
+
+
+# The pages of these weights name no licence (DepthAnything/Depth-Anything-V2, issue 245); those they began with do.
+_SCENES = ("indoor", "outdoor")
+_OTHERS = {
+    "small": "not said with these weights; the small ones they began with are Apache-2.0",
+    "large": "not said with these weights; the large ones they began with are CC BY-NC 4.0: no commercial use",
 }
 
 CATALOG: dict[str, Entry] = {
@@ -80,6 +137,7 @@ CATALOG: dict[str, Entry] = {
         build=classical.Bicubic,
         task="low depth alone: smooth enlargement",
         source="Keys, Cubic convolution interpolation, IEEE TASSP 1981",
+        inputs=("low",),
     ),
     "joint-bilateral": Entry(
         build=classical.JointBilateral,
@@ -96,4 +154,6 @@ CATALOG: dict[str, Entry] = {
         task="RGB + low depth",
         source="Min et al., Fast global image smoothing, IEEE TIP 2014",
     ),
+    **{f"depth-anything-v2-{size}.{scene}": _depth_anything(scene, size) for size in _OTHERS for scene in _SCENES},
+    **{f"prompt-depth-anything-{size}": _prompt_depth_anything(size) for size in _OTHERS},
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from crispdepth.exportable import exporting, ratio, resized
 from crispdepth.geometry import enlarge, local_range, missing, normalised, restored
 from crispdepth.models import saved
 from crispdepth.types import Depth, Mask, Model, Rgb, Size
@@ -69,7 +69,10 @@ class Block(nn.Module):
         inner = F.relu(self.first(x), inplace=True)
         if self.gate is None:
             return x + self.second(inner)
-        weight = self.second.weight * (1 + octaves @ self.gate).view(1, -1, 1, 1)
+        gate = (1 + octaves @ self.gate).view(1, -1, 1, 1)
+        if exporting():  # convolutions of a graph want weights that no input changes
+            return x + self.second(inner * gate)
+        weight = self.second.weight * gate
         return x + F.conv2d(inner, weight, self.second.bias, padding=1)
 
 
@@ -145,18 +148,18 @@ class Crisp(Model):
         near, far = (_bilinear(bound, size) for bound in local_range(x, torch.ones_like(valid), radius=1))
         contrast = far - near
         features = self._features(rgb, enlarged, near, contrast, valid)
-        maps = self._unfolded(features, _octaves(low, size), size)
+        maps = self._unfolded(features, _octaves(low, size), size).to(x.dtype)  # under autocast it comes in 16 bits
         a, b, share, error = maps[:, :4].split(1, dim=1)
         if self.config.kernel:
             a = a * (_mixture(x, maps[:, -9:], size) - enlarged)
         elif self.config.contrast:
             a = a * contrast
         depth = enlarged + a + b
-        share = 2 * torch.sigmoid(share)
+        share, steep = 2 * torch.sigmoid(share), torch.sigmoid(maps[:, 4:5])
         for _ in range(self.config.rounds):
             lacking = share * enlarge(missing(depth, x, valid), size)
             if self.config.edges:
-                lacking = torch.lerp(lacking, lacking * _steepness(depth, x), torch.sigmoid(maps[:, 4:5]))
+                lacking = torch.lerp(lacking, lacking * _steepness(depth, x), steep)
             depth = depth + lacking
         return restored(depth, valid, middle, span), (error.clamp(-6, 6).exp() * (contrast + TINY) * span)
 
@@ -166,7 +169,7 @@ class Crisp(Model):
         more = (0, -width % STRIDE, 0, -height % STRIDE)
 
         def padded(x: torch.Tensor) -> torch.Tensor:
-            return F.pad(x, more, mode="replicate") if any(more) else x
+            return F.pad(x, more, mode="replicate") if exporting() or any(more) else x
 
         full = [rgb - 0.5, enlarged]
         if self.config.contrast:
@@ -215,13 +218,15 @@ def _through(blocks: nn.Module, x: torch.Tensor, octaves: torch.Tensor) -> torch
 
 def _octaves(low: Depth, size: Size) -> torch.Tensor:
     """The enlargement as weights of the two nearest powers of 2: (OCTAVES,), their sum is 1."""
-    scale = math.sqrt(size[0] / low.shape[-2] * size[1] / low.shape[-1])
-    power = min(max(math.log2(scale), 0.0), OCTAVES - 1.0)
+    scale2 = ratio(size[0], low.shape[-2]) * ratio(size[1], low.shape[-1])
+    power = (torch.log2(scale2) / 2).clamp(0, OCTAVES - 1).to(low)
     steps = torch.arange(OCTAVES, device=low.device, dtype=low.dtype)
     return (1 - (steps - power).abs()).clamp(min=0)
 
 
 def _bilinear(x: torch.Tensor, size: Size) -> torch.Tensor:
+    if exporting():
+        return resized(x, size, "bilinear")
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
@@ -230,12 +235,14 @@ def _steepness(depth: Depth, low: Depth) -> torch.Tensor:
     down = F.pad((depth[..., 1:, :] - depth[..., :-1, :]).abs(), (0, 0, 1, 1))
     right = F.pad((depth[..., 1:] - depth[..., :-1]).abs(), (1, 1))
     slope = down[..., 1:, :] + down[..., :-1, :] + right[..., 1:] + right[..., :-1] + FLAT
-    return slope / _bilinear(F.interpolate(slope, low.shape[-2:], mode="area"), (depth.shape[-2], depth.shape[-1]))
+    small = (low.shape[-2], low.shape[-1])
+    mean = resized(slope, small, "area") if exporting() else F.interpolate(slope, small, mode="area")
+    return slope / _bilinear(mean, (depth.shape[-2], depth.shape[-1]))
 
 
 def _mixture(low: Depth, weights: torch.Tensor, size: Size) -> Depth:
     """Of the 3x3 low readings around each pixel, by the softmax of ``weights`` (b, 9, *size)."""
-    around = F.unfold(F.pad(low, (1, 1, 1, 1), mode="replicate"), 3).view(len(low), 9, *low.shape[-2:])
+    around = F.unfold(F.pad(low, (1, 1, 1, 1), mode="replicate"), 3).view(low.shape[0], 9, *low.shape[-2:])
     around = F.interpolate(around, size, mode="nearest-exact")
     return (around * weights.softmax(dim=1)).sum(dim=1, keepdim=True)
 
@@ -244,9 +251,9 @@ def _phase(valid: Mask, size: Size, half: Size) -> torch.Tensor:
     """Sine and cosine of the place in the low pixel, along both axes, and both scales as powers of 4: (b, 6, *half)."""
     maps = []
     for axis in (0, 1):
-        scale = size[axis] / valid.shape[2 + axis]
+        scale = ratio(size[axis], valid.shape[2 + axis]).to(valid.device)
         place = (torch.arange(half[axis], device=valid.device) * 2 + 1.0) / scale  # low pixels
         angle = (2 * torch.pi * place).view(-1, 1) if axis == 0 else 2 * torch.pi * place
-        strength = torch.log2(torch.tensor(scale)).item() / 2 - 1
-        maps += [angle.sin(), angle.cos(), torch.full_like(angle, strength)]
-    return torch.stack([m.expand(half) for m in maps]).expand(len(valid), -1, -1, -1)
+        strength = torch.log2(scale) / 2 - 1
+        maps += [angle.sin(), angle.cos(), strength.expand_as(angle)]
+    return torch.stack([m.expand(half) for m in maps]).expand(valid.shape[0], -1, -1, -1)

@@ -11,34 +11,32 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from crispdepth.exportable import exporting
 from crispdepth.geometry import enlarge, local_range, normalised, restored
-from crispdepth.layers.blocks import BackProjection
 from crispdepth.models import saved
 from crispdepth.types import Depth, Mask, Model, Rgb, Size
 
-TINY = 0.02  # of the low map's range: below this, contrast is noise or rounding
+TINY = 0.02  # of the low map's range: below this, contrast is noise or rounding; changes are counted in no less
 SLACK = 0.25  # powers of 2: up to 1.19 times beyond a cascade's factor, bicubic does the rest
 
 
 @dataclass(frozen=True)
 class CtktConfig:
-    """``stages``: back-projection blocks in each DSRNet; ``entry``: residual blocks before them, at low resolution;
-    ``low_width``, ``high_width``: channels at low and at high resolution."""
+    """``stages``: back-projections in each DSRNet; ``blocks``: residual blocks before each; ``width``: channels."""
 
     stages: int = 3
-    entry: int = 2
-    low_width: int = 48
-    high_width: int = 16
+    blocks: int = 4
+    width: int = 48
 
 
 @dataclass(frozen=True)
 class DENetConfig:
-    """``widths``, ``blocks``: channels and residual blocks of each stage, at 1/2, 1/4, 1/8 … of the picture;
-    ``common``: channels of what each stage hands on, at 1/2."""
+    """``widths``, ``blocks``: channels and residual blocks of each stage, at 1/4, 1/8, 1/16 … of the picture;
+    ``common``: channels of what each stage hands on, at 1/4."""
 
-    widths: tuple[int, ...] = (32, 64, 96)
-    blocks: tuple[int, ...] = (1, 2, 3)
-    common: int = 16
+    widths: tuple[int, ...] = (48, 96, 128)
+    blocks: tuple[int, ...] = (2, 2, 3)
+    common: int = 48
 
 
 class Residual(nn.Module):
@@ -56,55 +54,73 @@ class Residual(nn.Module):
 
 
 class Enlarged(NamedTuple):
-    """What DSRNet tells, each map ``factor`` times larger than its input: the ``depth`` (b, 1, H, W), normalised; its
-    start, the ``plain`` bicubic one; the local ``contrast`` its changes are counted in; each stage's features."""
+    """What DSRNet tells: the ``depth`` (b, 1, H, W), normalised, the same as it was after each stage (``sides``, the
+    last of which is ``depth``), and each stage's ``features`` (b, width, h, w), at the size before the last step."""
 
     depth: Depth
-    factor: int
-    plain: Depth
-    contrast: Depth
-    stages: list[torch.Tensor]
+    sides: list[Depth]
+    features: list[torch.Tensor]
 
 
-class DSRNet(nn.Module):
-    """Depth ``factor`` times larger, by back-projection blocks (DBPN, Haris et al. 2018) in ``config.stages`` stages.
-
-    A stage takes the high-resolution features of the one before back down, adds them to the low-resolution ones,
-    and goes up again. The last convolution sees all stages; its output, times the local contrast (the range of 3x3
-    readings), is added to the bicubic enlargement, which an untrained network therefore returns. The network also
-    sees each reading as a share of that range: so a small step is the same question as a large one, and flat places
-    stay flat.
-    """
+class Stage(nn.Module):
+    """Residual blocks on features (b, width, h, w), and from them changes (b, factor², h, w), one a new pixel."""
 
     def __init__(self, factor: int, config: CtktConfig) -> None:
         super().__init__()
-        inner, outer = config.low_width, config.high_width
-        self.factor = factor
-        self.enter = nn.Sequential(
-            nn.Conv2d(3, inner, 3, padding=1), nn.PReLU(inner), *(Residual(inner) for _ in range(config.entry))
-        )
-        self.up = nn.ModuleList(BackProjection(inner, outer, factor, up=True) for _ in range(config.stages))
-        self.down = nn.ModuleList(BackProjection(outer, inner, factor, up=False) for _ in range(config.stages - 1))
-        self.leave = nn.Conv2d(config.stages * outer, 1, 3, padding=1)
-        for block in (*self.up, *self.down):
-            block.apply(_evened)
+        self.body = nn.Sequential(*(Residual(config.width) for _ in range(config.blocks)))
+        self.leave = nn.Conv2d(config.width, factor**2, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         assert self.leave.bias is not None
         nn.init.zeros_(self.leave.bias)
 
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.body(x)
+        return x, self.leave(x)
+
+
+class DSRNet(nn.Module):
+    """Depth ``factor`` times larger, in ``config.stages`` stages that each project back.
+
+    Back-projection (Irani and Peleg 1991; in features, DBPN, Haris et al. 2018): what a stage made is taken down again
+    (the mean of factor x factor pixels), and where this differs from the reading the next stage is told so. DBPN goes
+    up and down with 64 channels; here all features stay at the low resolution and only depth itself goes up, as
+    factor² channels. So a pixel of the result costs a tenth, and one sees as far as many blocks reach.
+
+    Changes count in the local contrast (the range of 3x3 readings) and are added to the bicubic enlargement, which an
+    untrained network therefore returns. The network also sees each reading as a share of that range: a small step is
+    the same question as a large one.
+    """
+
+    def __init__(self, factor: int, config: CtktConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.factor = factor
+        self.enter = nn.Sequential(nn.Conv2d(4, width, 3, padding=1), nn.ReLU(inplace=True))
+        self.stages = nn.ModuleList(Stage(factor, config) for _ in range(config.stages))
+        self.back = nn.ModuleList(
+            nn.Conv2d(factor**2 + 1, width, 3, padding=1, bias=False) for _ in range(config.stages - 1)
+        )
+
     def forward(self, x: Depth, seen: torch.Tensor) -> Enlarged:
         """``x`` (b, 1, h, w), normalised and without holes, and where it was measured (1, else 0)."""
         near, far = local_range(x, torch.ones_like(x, dtype=torch.bool), radius=1)
-        shares = (x - near) / (far - near + TINY) - 0.5
-        inner = self.enter(torch.cat([x, shares, seen], 1).contiguous(memory_format=torch.channels_last))
-        stages = [self.up[0](inner)]
-        for down, up in zip(self.down, list(self.up)[1:], strict=True):
-            inner = inner + down(stages[-1])
-            stages.append(up(inner))
+        contrast = far - near + TINY
         size = (x.shape[-2] * self.factor, x.shape[-1] * self.factor)
-        plain, contrast = enlarge(x, size), F.interpolate(far - near, size, mode="bilinear")
-        depth = plain + contrast * self.leave(torch.cat(stages, 1))
-        return Enlarged(depth, self.factor, plain, contrast, stages)
+        plain, unit = enlarge(x, size), F.interpolate(contrast, size, mode="bilinear")
+        start = torch.cat([x, (x - near) / contrast - 0.5, contrast.log() / 4, seen], 1)
+        inner = self.enter(start.contiguous(memory_format=torch.channels_last))
+        changes = inner.new_zeros(len(x), self.factor**2, x.shape[-2], x.shape[-1])
+        sides: list[Depth] = []
+        features: list[torch.Tensor] = []
+        for number, stage in enumerate(self.stages):
+            if number:
+                lost = (x - F.avg_pool2d(sides[-1], self.factor)) / contrast
+                inner = inner + self.back[number - 1](torch.cat([changes, lost], 1))
+            inner, more = stage(inner)
+            changes = changes + more
+            sides.append(plain + unit * F.pixel_shuffle(changes, self.factor))
+            features.append(inner)
+        return Enlarged(sides[-1], sides, features)
 
 
 class Ctkt(Model):
@@ -118,10 +134,6 @@ class Ctkt(Model):
     A DSRNet for x2 and one for x4 are run one after the other: x8 is x2 then x4, x16 is x4 twice, x32 is x2 and then
     x4 twice; the result is resampled to the size asked for (bicubic). x2 comes first, where the map is small.
     Depth is normalised by the low map's own range; holes are filled smoothly, and a mask tells the network where.
-
-    **Widths.** DBPN has 64 channels everywhere; at full resolution that takes seconds on a CPU, most of it moving
-    memory. So the features are wide (48) where pixels are few and narrow (16) where they are many, with 3 stages; two
-    residual blocks at the low resolution cost next to nothing.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("low",)
@@ -138,11 +150,21 @@ class Ctkt(Model):
 
     def enlarged(self, x: Depth, valid: Mask, size: Size) -> Enlarged:
         """``x`` (b, 1, h, w), normalised and filled, to ``size``; the rest is as the last DSRNet left it."""
-        made = Enlarged(x, 1, x, torch.zeros_like(x), [])
+        made = Enlarged(x, [], [])
         for factor in cascade((x.shape[-2], x.shape[-1]), size):
-            seen = F.interpolate(valid.to(x.dtype), made.depth.shape[-2:], mode="nearest-exact")
+            seen = F.interpolate(valid.to(x.dtype), made.depth.shape[-2:])  # whole multiples: nearest
             made = (self.x2 if factor == 2 else self.x4)(made.depth, seen)
-        return made if tuple(made.depth.shape[-2:]) == tuple(size) else made._replace(depth=enlarge(made.depth, size))
+        if not exporting() and tuple(made.depth.shape[-2:]) == tuple(size):
+            return made
+        sides = [enlarge(side, size) for side in made.sides]
+        return made._replace(depth=sides[-1] if sides else enlarge(made.depth, size), sides=sides)
+
+    @staticmethod
+    def served(scale: float) -> tuple[float, float]:
+        """The enlargements that take the same cascade as ``scale``: an exported file holds one cascade."""
+        power = max(0, math.ceil(math.log2(scale) - SLACK))
+        least = 0.0 if power == 0 else 2.0 ** (power - 1 + SLACK)
+        return math.nextafter(least, math.inf), 2.0 ** (power + SLACK)
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
@@ -162,17 +184,20 @@ def cascade(low: Size, size: Size) -> tuple[int, ...]:
 
 
 class Estimated(NamedTuple):
-    """What DENet says: ``depth`` (b, 1, H, W), 0..1, and each stage's features (b, common, ⌈H/2⌉, ⌈W/2⌉)."""
+    """What DENet says: ``depth`` (b, 1, H, W), 0..1, the same after each stage (``sides``, the last is ``depth``),
+    and each stage's ``features`` (b, common, ⌈H/4⌉, ⌈W/4⌉)."""
 
     depth: Depth
-    stages: list[torch.Tensor]
+    sides: list[Depth]
+    features: list[torch.Tensor]
 
 
 class DENet(nn.Module):
     """Depth from colours; needed in training only, and in no released file.
 
-    Stage i halves the resolution once more and adds what it sees, brought back to half the picture's size, to what
-    the stages before it saw; the last one also knows the average over the whole picture.
+    The first stage works at a quarter of the picture's size, each next one at half of that; each adds what it sees,
+    brought back to the first one's size, to what the stages before it saw, and 16 channels there are 4x4 pixels of
+    depth. The last one also knows the average over the whole picture.
 
     What it can learn: its target is each patch's depth as a share of that patch's own range, nearest to farthest.
     Colours tell what lies before what and where one thing ends; how far, and what the range is, a patch hardly tells.
@@ -183,23 +208,22 @@ class DENet(nn.Module):
     def __init__(self, config: DENetConfig = DENetConfig()) -> None:
         super().__init__()
         self.config = config
-        before = (4, *config.widths[:-1])
+        before, grids = (4, *config.widths[:-1]), ((7, 4, 3), *((3, 2, 1) for _ in config.widths[1:]))
         self.stages = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.ReLU(), *(Residual(b) for _ in range(count)))
-            for a, b, count in zip(before, config.widths, config.blocks, strict=True)
+            nn.Sequential(nn.Conv2d(a, b, *grid), nn.ReLU(), *(Residual(b) for _ in range(count)))
+            for a, b, count, grid in zip(before, config.widths, config.blocks, grids, strict=True)
         )
         self.whole = nn.Linear(config.widths[-1], config.widths[-1])
         self.hand = nn.ModuleList(nn.Conv2d(width, config.common, 1) for width in config.widths)
-        self.leave = nn.Sequential(
-            nn.Conv2d(config.common, config.common, 3, padding=1), nn.ReLU(), nn.Conv2d(config.common, 4, 3, padding=1)
-        )
+        self.leave = nn.ModuleList(nn.Conv2d(config.common, 16, 3, padding=1) for _ in config.widths)
 
     def forward(self, rgb: Rgb, inverse: torch.Tensor) -> Estimated:
         """``rgb`` (b, 3, H, W) and whether each image's depth counts disparity (b, 1, 1, 1), to an Estimated."""
         asked = (inverse.to(rgb.dtype) - 0.5).expand_as(rgb[:, :1])
         x = torch.cat([rgb - 0.5, asked], 1).contiguous(memory_format=torch.channels_last)
+        sides: list[Depth] = []
         features: list[torch.Tensor] = []
-        for number, (stage, hand) in enumerate(zip(self.stages, self.hand, strict=True)):
+        for number, (stage, hand, leave) in enumerate(zip(self.stages, self.hand, self.leave, strict=True)):
             x = stage(x)
             if number == len(self.stages) - 1:
                 x = x + self.whole(x.mean(dim=(2, 3)))[:, :, None, None]
@@ -207,16 +231,6 @@ class DENet(nn.Module):
             if features:
                 handed = features[-1] + F.interpolate(handed, features[0].shape[-2:], mode="bilinear")
             features.append(handed)
-        depth = 0.5 + F.pixel_shuffle(self.leave(F.relu(features[-1])), 2)
-        return Estimated(depth[..., : rgb.shape[-2], : rgb.shape[-1]], features)
-
-
-def _evened(layer: nn.Module) -> None:
-    """Start a convolution so that its output varies as its input does (LeCun et al. 1998).
-
-    PyTorch's own start counts a transposed convolution's inputs wrongly, and each projection would come out weaker.
-    """
-    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-        transposed = isinstance(layer, nn.ConvTranspose2d)
-        inputs = layer.in_channels * math.prod(layer.kernel_size) / (math.prod(layer.stride) if transposed else 1)
-        nn.init.normal_(layer.weight, std=inputs**-0.5)
+            side = 0.5 + F.pixel_shuffle(leave(F.relu(handed)), 4)
+            sides.append(side[..., : rgb.shape[-2], : rgb.shape[-1]])
+        return Estimated(sides[-1], sides, features)

@@ -603,7 +603,8 @@ def _two_conv1(channels: int, narrow: int, width: int) -> nn.Sequential:
 def _ends(two: nn.Sequential) -> tuple[nn.Conv2d, nn.Conv2d]:
     """The two convolutions of a ``_two_conv1``."""
     first, last = two[0], two[2]
-    assert isinstance(first, nn.Conv2d) and isinstance(last, nn.Conv2d)
+    assert isinstance(first, nn.Conv2d)
+    assert isinstance(last, nn.Conv2d)
     return first, last
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from crispdepth.degradation import downsample
-from crispdepth.geometry import enlarge, normalised, restored
+from crispdepth.geometry import normalised, restored
 from crispdepth.losses import absolute, root_square
 from crispdepth.models.classical import Bicubic
 from crispdepth.models.ctkt import Ctkt, DENet
@@ -24,7 +24,7 @@ from crispdepth.types import Depth, InputError, Mask, Rgb, Size
 SOFTNESS = 0.02  # of the depth's range: the difference of errors at which soft roles are 0.73 to 0.27
 AFFINITY_SIDE = 16  # places along each side whose likeness is compared
 EDGE = 0.05  # of the depth's range a pixel: the slope that counts as half an edge
-HIDDEN = 16  # channels of the structure prediction
+HIDDEN = 24  # channels of the structure prediction
 TYPICAL = 0.03  # of the depth's range: bicubic's mean error over all examples
 EASIEST = 0.003  # what bicubic gets wrong by less than this hardly counts
 TERMS = ("resolution", "estimation", "side", "output", "affinity", "structure")
@@ -103,20 +103,20 @@ def balanced(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 class StructureNet(nn.Module):
-    """Both networks' last features to one structure map, at half the picture's size."""
+    """Both networks' last features to one structure map, at twice the size of DENet's (half of the picture's)."""
 
     def __init__(self, sr_width: int, de_width: int) -> None:
         super().__init__()
         self.from_sr, self.from_de = nn.Conv2d(sr_width, HIDDEN, 1), nn.Conv2d(de_width, HIDDEN, 1)
         layers = [layer for _ in range(3) for layer in (nn.Conv2d(HIDDEN, HIDDEN, 3, padding=1), nn.ReLU())]
-        self.read = nn.Sequential(*layers, nn.Conv2d(HIDDEN, 1, 3, padding=1))
+        self.read = nn.Sequential(*layers, nn.Conv2d(HIDDEN, 4, 3, padding=1))
 
     def forward(self, sr: torch.Tensor, de: torch.Tensor, sr_share: torch.Tensor) -> torch.Tensor:
         """Features of DSRNet (any size) and DENet (b, c, h, w), and DSRNet's share, to logits (b, 1, h, w)."""
-        half = (de.shape[-2], de.shape[-1])
-        share = F.interpolate(sr_share, half, mode="area")
-        sr = self.from_sr(F.interpolate(sr, half, mode="area"))
-        return self.read(share * sr + (1 - share) * self.from_de(de)).float()
+        size = (de.shape[-2], de.shape[-1])
+        share = F.interpolate(sr_share, size, mode="area")
+        sr = self.from_sr(F.interpolate(sr, size, mode="area"))
+        return F.pixel_shuffle(self.read(share * sr + (1 - share) * self.from_de(de)).float(), 2)
 
 
 class CtktTask(Task):
@@ -132,7 +132,6 @@ class CtktTask(Task):
         shape, helper = recipe.network, recipe.estimator
         network = begun(Ctkt, shape, recipe.start)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.sides = nn.ModuleDict({name: _side_outputs(shape.stages, shape.high_width) for name in ("x2", "x4")})
         if not recipe.joint:
             return
         if not len(helper.widths) == len(helper.blocks) == shape.stages:
@@ -142,9 +141,8 @@ class CtktTask(Task):
             )
         estimator = DENet(helper)
         self.estimator = estimator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.sides["de"] = _side_outputs(shape.stages, helper.common)
         if recipe.structure_weight:
-            self.structure_net = StructureNet(shape.high_width, helper.common)
+            self.structure_net = StructureNet(shape.width, helper.common)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """The weighted sum of ``terms``."""
@@ -199,25 +197,16 @@ class CtktTask(Task):
         return TYPICAL / (absolute(plain, batch["depth"]) + EASIEST)
 
     def resolved(self, low: Depth, valid: Mask, size: Size) -> Outputs:
-        """DSRNet's answer, in the unit of ``low``; a side output changes the bicubic enlargement as the last does."""
+        """DSRNet's answer, in the unit of ``low``; its side outputs are the depth after each stage."""
         x, middle, span = normalised(low, valid)
         made = self.network.enlarged(x, valid, size)
-        sides = []
-        for layer, features in zip(self.sides[f"x{made.factor}"].children(), made.stages, strict=True):
-            side = made.plain + made.contrast * layer(features)
-            sides.append(side if tuple(side.shape[-2:]) == size else enlarge(side, size))
-        depth, *sides = (restored(d.float(), valid, middle, span) for d in (made.depth, *sides))
-        return Outputs(depth, sides, made.stages)
+        depth, *sides = (restored(d.float(), valid, middle, span) for d in (made.depth, *made.sides))
+        return Outputs(depth, sides, made.features)
 
     def estimated(self, rgb: Rgb, inverse: torch.Tensor) -> Outputs:
         """DENet's answer, in shares of the depth's range."""
         made = self.estimator(rgb, inverse)
-        size = (rgb.shape[-2], rgb.shape[-1])
-        sides = [
-            F.interpolate(0.5 + layer(features).float(), size, mode="bilinear")
-            for layer, features in zip(self.sides["de"].children(), made.stages, strict=True)
-        ]
-        return Outputs(made.depth.float(), sides, made.stages)
+        return Outputs(made.depth.float(), [side.float() for side in made.sides], made.features)
 
     def predicted_structure(self, sr: Outputs, de: Outputs, target: Depth) -> torch.Tensor:
         """The structure prediction's logits, (b, 1, h, w), at half the picture's size."""
@@ -264,14 +253,6 @@ class CtktTask(Task):
             Panel(colours(teaches, everywhere, shares), f"DENet teaches at {teaches.mean():.0%}", shares),
             Panel(colours(drawn, drawn >= 0, shares), word, shares),
         ]
-
-
-def _side_outputs(count: int, width: int) -> nn.ModuleList:
-    """``count`` convolutions to one channel that start at 0."""
-    layers = nn.ModuleList(nn.Conv2d(width, 1, 3, padding=1) for _ in range(count))
-    for parameter in layers.parameters():
-        nn.init.zeros_(parameter)
-    return layers
 
 
 def _where_known(outputs: Outputs, target: Depth, known: Mask) -> Outputs:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from crispdepth.data.augmentation import EASY, sensed
 from crispdepth.data.folder import Readers
-from crispdepth.data.scenes import scenes
+from crispdepth.data.nearfarmix import UNLABELLED
+from crispdepth.data.scenes import CLASSES, scenes
 from crispdepth.data.sets import find
 from crispdepth.data.textures import Dice
 from crispdepth.geometry import fill, resize_rgb
@@ -23,72 +26,179 @@ from crispdepth.types import InputError, Sample
 
 TRAINING_SEED = 1_000_000  # seeds for tuning, validation and measuring begin at 1,800,000,000
 Batch = dict[str, torch.Tensor]
+Make = Callable[[Any, int, torch.device | str, "Source"], Batch]  # (recipe, step, device, source): see `example`
 
 
 class Source(Protocol):
-    """Where pictures and their depth come from: ``count`` of ``side`` x ``side`` pixels, a function of ``seed``."""
+    """Where pictures and their depth come from: ``count`` of ``side`` x ``side`` pixels, a function of ``seed``.
+
+    ``class_names``: what the numbers in its classes mean; empty where there are none.
+    """
+
+    class_names: tuple[str, ...]
 
     def __call__(self, count: int, side: int, seed: int, device: torch.device | str) -> Sample: ...
 
 
 class Scenes:
-    """Made-up scenes, made on the device that asks; ``folder`` keeps them for other steps and runs."""
+    """Made-up scenes, made on the device that asks; ``folder`` keeps them for other steps and runs.
 
-    def __init__(self, folder: Path | None = None) -> None:
+    ``labels``: only about this share of the pictures shows its classes, the others' are UNLABELLED; None: all do.
+    """
+
+    class_names = CLASSES
+
+    def __init__(self, folder: Path | None = None, labels: float | None = None) -> None:
         self.folder = folder
+        self.labels = labels
 
     def __call__(self, count: int, side: int, seed: int, device: torch.device | str) -> Sample:
         path = None if self.folder is None else self.folder / f"{count}x{side}x{side}-{seed}.safetensors"
-        if path is not None and path.is_file():
-            kept = load_file(path, device=str(device))
-            return Sample(rgb=kept["rgb"].float() / 255, depth=kept["depth"], classes=kept.get("classes"))
-        made = scenes(count, side, side, seed, device)
-        if path is not None and made.rgb is not None and made.depth is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(f".{os.getpid()}.part")
-            maps = {"rgb": (made.rgb * 255).round().to(torch.uint8), "depth": made.depth, "classes": made.classes}
-            save_file({name: x.contiguous() for name, x in maps.items() if x is not None}, part)
-            part.replace(path)
-        return made
+        kept = load_file(path, device=str(device)) if path is not None and path.is_file() else {}
+        if "intrinsics" in kept or (kept and self.labels is None):  # earlier versions kept no cameras
+            made = Sample(**{**kept, "rgb": kept["rgb"].float() / 255})  # type: ignore[arg-type]
+        else:
+            made = scenes(count, side, side, seed, device)
+            if path is not None:
+                _keep(made, path)
+        if self.labels is None or made.classes is None:
+            return made
+        seen = torch.tensor([may_be_seen(f"scenes {seed}-{i}", self.labels) for i in range(count)])
+        hidden = torch.full_like(made.classes, UNLABELLED)
+        return replace(made, classes=torch.where(seen.view(-1, 1, 1, 1).to(made.classes.device), made.classes, hidden))
+
+
+def _keep(made: Sample, path: Path) -> None:
+    assert made.rgb is not None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    maps = {"depth": made.depth, "classes": made.classes, "intrinsics": made.intrinsics}
+    tensors = {name: x.contiguous() for name, x in maps.items() if x is not None}
+    save_file({"rgb": (made.rgb * 255).round().to(torch.uint8), **tensors}, part)
+    part.replace(path)
+
+
+def may_be_seen(name: str, share: float) -> bool:
+    """Whether a picture's labels are among the ``share`` that is not hidden; by its name, so always the same."""
+    return zlib.crc32(name.encode()) < share * 2**32
 
 
 class Pictures:
-    """Random squares of a data set's samples, with their holes filled smoothly (depth_valid says where)."""
+    """Random squares of a data set's samples, with their holes filled smoothly (depth_valid says where).
 
-    def __init__(self, readers: Readers) -> None:
-        self.readers = list(readers.values())
+    ``class_names``: what their classes mean; those of the share ``labels`` of the pictures may be seen.
+    ``longest``: pictures with a longer side are shrunk to it first.
+    """
+
+    def __init__(
+        self,
+        readers: Readers,
+        class_names: tuple[str, ...] = (),
+        longest: int | None = None,
+        labels: float = 1.0,
+    ) -> None:
+        self.readers = readers
+        self.class_names = class_names
+        self.longest = longest
+        self.labels = labels
 
     def __call__(self, count: int, side: int, seed: int, device: torch.device | str) -> Sample:
         dice = Dice(seed, "cpu")
+        names = list(self.readers)
         parts: list[tuple[torch.Tensor, ...]] = []
         for _ in range(count):
-            sample = self.readers[int(dice.below(len(self.readers), 1))]()
-            parts.append(_square(sample, side, dice))
-        rgb, depth, known = (torch.cat(part).to(device) for part in zip(*parts, strict=True))
-        return Sample(rgb=rgb, depth=depth, depth_valid=known)
+            name = names[int(dice.below(len(names), 1))]
+            sample = self.readers[name]()
+            if not may_be_seen(name, self.labels):
+                sample = replace(sample, classes=None)
+            parts.append(_square(shrunk(sample, self.longest), side, dice))
+        rgb, depth, known, classes, matrix = (torch.cat(part).to(device) for part in zip(*parts, strict=True))
+        return Sample(
+            rgb=rgb,
+            depth=depth,
+            depth_valid=known,
+            classes=classes if self.class_names else None,
+            intrinsics=matrix if bool((matrix[:, 0, 0] > 0).all()) else None,
+        )
+
+
+class Several:
+    """Several sources in one run: every batch comes from one of them, drawn evenly, so that pictures mix only there."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = list(sources)
+        self.class_names: tuple[str, ...] = ()  # each has its own
+
+    def __call__(self, count: int, side: int, seed: int, device: torch.device | str) -> Sample:
+        return self.sources[int(Dice(seed, "cpu").below(len(self.sources), 1))](count, side, seed, device)
 
 
 def source(data: str, root: Path | None, unit: str | None, scenes_folder: Path | None) -> Source:
-    """Where the pictures of ``data`` come from: ``scenes``, or the training part of a data set by name."""
-    if data == "scenes":
-        return Scenes(scenes_folder)
-    return Pictures(find(data, root, unit, part="train"))
+    """Where the pictures of ``data`` come from: ``scenes``, or the training part of a data set by name.
+
+    Several, with commas between, make one run; then each names its own folder: ``scenes,nyu=FOLDER,folder=FOLDER``.
+    """
+    parts: list[Source] = []
+    for word in data.split(","):
+        name, equals, own = word.strip().partition("=")
+        if name == "scenes":
+            parts.append(Scenes(scenes_folder))
+        else:
+            says = unit if name == "folder" or "," not in data else None
+            parts.append(Pictures(find(name, Path(own) if equals else root, says, part="train")))
+    return parts[0] if len(parts) == 1 else Several(parts)
+
+
+def shrunk(sample: Sample, longest: int | None) -> Sample:
+    """A sample whose longer side is at most ``longest``: depth and classes of the nearest pixel, camera and all."""
+    if sample.rgb is None or sample.depth is None or longest is None or max(sample.depth.shape[-2:]) <= longest:
+        return sample
+    height, width = sample.depth.shape[-2:]
+    scale = longest / max(height, width)
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+
+    def nearest(x: torch.Tensor | None) -> torch.Tensor | None:
+        return None if x is None else F.interpolate(x.float(), size, mode="nearest-exact").to(x.dtype)
+
+    matrix = sample.intrinsics
+    if matrix is not None:
+        matrix = matrix * torch.tensor([[scale], [scale], [1.0]])
+    return replace(
+        sample,
+        rgb=resize_rgb(sample.rgb, size),
+        depth=nearest(sample.depth),
+        depth_valid=nearest(sample.depth_valid),
+        classes=nearest(sample.classes),
+        intrinsics=matrix,
+    )
 
 
 def _square(sample: Sample, side: int, dice: Dice) -> tuple[torch.Tensor, ...]:
-    """A random square of rgb, filled depth and its mask; smaller pictures are enlarged first."""
+    """A random square of rgb, filled depth, its mask and the classes; smaller pictures are enlarged first.
+
+    At the end the intrinsics, (1, 3, 3), 0 where there are none.
+    """
     if sample.rgb is None or sample.depth is None:
         raise InputError(f"{sample.name} lacks a picture or a depth: training needs both")
     known = torch.ones_like(sample.depth, dtype=torch.bool) if sample.depth_valid is None else sample.depth_valid
     rgb, depth = sample.rgb, fill(torch.where(known, sample.depth, 0), known)
+    classes = sample.classes
+    if classes is None:
+        classes = torch.full_like(known, UNLABELLED, dtype=torch.uint8)
+    matrix = torch.zeros(1, 3, 3) if sample.intrinsics is None else sample.intrinsics.clone()
     height, width = depth.shape[-2:]
     if min(height, width) < side:
         size = (max(side, height), max(side, width))
-        rgb, depth = resize_rgb(rgb, size), F.interpolate(depth, size, mode="nearest-exact")
-        known = F.interpolate(known.float(), size, mode="nearest-exact") > 0
+        matrix[:, 0] *= size[1] / width
+        matrix[:, 1] *= size[0] / height
+        rgb = resize_rgb(rgb, size)
+        depth, known, classes = (
+            F.interpolate(x.float(), size, mode="nearest-exact").to(x.dtype) for x in (depth, known, classes)
+        )
         height, width = size
     top, left = int(dice.below(height - side + 1, 1)), int(dice.below(width - side + 1, 1))
-    return tuple(x[..., top : top + side, left : left + side] for x in (rgb, depth, known))
+    parts = tuple(x[..., top : top + side, left : left + side] for x in (rgb, depth, known, classes))
+    return (*parts, matrix)
 
 
 def example(recipe: Recipe, step: int, device: torch.device | str, source: Source) -> Batch:
@@ -117,7 +227,14 @@ class Stream(IterableDataset[Batch]):
     """
 
     def __init__(
-        self, recipe: Recipe, start: int, on_device: bool, source: Source, rank: int = 0, world: int = 1
+        self,
+        recipe: Recipe,
+        start: int,
+        on_device: bool,
+        source: Source,
+        rank: int = 0,
+        world: int = 1,
+        make: Make = example,
     ) -> None:
         self.recipe = recipe
         self.start = start
@@ -125,6 +242,7 @@ class Stream(IterableDataset[Batch]):
         self.source = source
         self.rank = rank
         self.world = world
+        self.make = make
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
@@ -137,5 +255,5 @@ class Stream(IterableDataset[Batch]):
             if self.on_device:
                 yield {"number": torch.tensor(number)}
             else:
-                yield example(self.recipe, number, "cpu", self.source)
+                yield self.make(self.recipe, number, "cpu", self.source)
             step += stride

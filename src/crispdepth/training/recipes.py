@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from crispdepth.data.augmentation import Sensors
+from crispdepth.data.layout import CLASSES
+from crispdepth.data.nearfarmix import MIXES, Threshold
+from crispdepth.models import symbiotic
 from crispdepth.models.crisp import TINY_CONFIG, CrispConfig
 from crispdepth.models.ctkt import CtktConfig, DENetConfig
 from crispdepth.models.naima import SMALL_CONFIG as NAIMA_SMALL
 from crispdepth.models.naima import NaimaConfig
+from crispdepth.models.symbiotic import SymbioticConfig
 from crispdepth.types import InputError
 
 ROLES = ("pixel", "soft", "image", "denet")  # who teaches whom in CTKT, see CtktRecipe
@@ -103,9 +107,15 @@ class CtktRecipe(Recipe):
 
     sensors: Sensors = field(
         default_factory=lambda: Sensors(
-            misaligned=0.0, soft_rgb=0.0, fattened=0.0, eight_bit=0.3, whole=0.9, scales=(2, 4, 4, 8, 8, 16, 16)
+            whole=1.0, kernels=0.15, rounded=0.5, blurred=0.03, misaligned=0.0, soft_rgb=0.0, fattened=0.0,
+            stepped=0.1, soft_depth=0.5, eight_bit=0.4, scales=(2, 4, 4, 4, 8, 8, 8, 16, 16),
         )
-    )
+    )  # fmt: skip
+    patches: tuple[tuple[int, int], ...] = ((4, 160),)
+    distinct: int = 3_000
+    learning_rate: float = 1.5e-3
+    ramp: int = 300
+    ema: float = 0.998
     network: CtktConfig = field(default_factory=CtktConfig)
     estimator: DENetConfig = field(default_factory=DENetConfig)
     clip: float = 1.0
@@ -129,6 +139,41 @@ class CtktRecipe(Recipe):
     def joint(self) -> bool:
         """Whether DENet is needed at all."""
         return any([self.estimation_weight, self.output_weight, self.affinity_weight, self.structure_weight])
+
+
+@dataclass(frozen=True)
+class SemiRecipe(Recipe):
+    """Symbiotic: depth from exact depth, classes from labels where there are any and from a teacher elsewhere.
+
+    ``encoder_weights``: the encoder starts with weights of the Hugging Face hub, by name, or in a folder, and has
+    their shape. ``labels``: the share of labelled pictures whose labels may be seen. ``teacher``: labels what nobody
+    labelled: a file of Symbiotic's own weights, or a segmentation model of Transformers by name; what it is less
+    than ``confidence`` sure of counts as unlabelled. Where ``network.classes`` is empty, they are the teacher's, or
+    else the data's.
+
+    The loss is ``depth_weight`` · SILog + ``classes_weight`` · cross-entropy, the latter growing from 0 over the
+    share ``classes_ramp`` of the steps. ``mix``: one of data/nearfarmix.py's MIXES, or empty; it befalls the share
+    ``mixed`` of the pictures, until the share ``mix_until`` of the steps; ``near`` is for nearfarmix. ``tinted``: the
+    share of batches with other colours. ``sensors`` and ``ramp`` play no part here.
+    """
+
+    network: SymbioticConfig = field(default_factory=SymbioticConfig)
+    encoder_weights: str = ""
+    labels: float = 1.0
+    teacher: str = ""
+    confidence: float = 0.6
+    depth_weight: float = 10.0
+    classes_weight: float = 0.5
+    classes_ramp: float = 0.1
+    mix: str = "nearfarmix"
+    mixed: float = 0.5
+    mix_until: float = 0.9
+    near: Threshold = field(default_factory=Threshold)
+    tinted: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.mix and self.mix not in MIXES:
+            raise InputError.unknown("mix", self.mix, MIXES)
 
 
 def find(name: str) -> Recipe:
@@ -221,6 +266,30 @@ def _naima(scale: int, side: int) -> NaimaRecipe:
     )
 
 
+_SMALL = SemiRecipe(  # for a CPU, on scenes
+    network=dataclasses.replace(symbiotic.SMALL_CONFIG, classes=CLASSES),
+    patches=((6, 160), (6, 160), (2, 256)),
+    steps=6_000,
+    distinct=1_200,
+    learning_rate=1e-3,
+    clip=1.0,
+    weight_decay=0.01,
+)
+_PUBLISHED = SemiRecipe(  # the published sizes, for NYUv2; meant for a GPU, where it is yet to be run
+    encoder_weights="microsoft/swin-large-patch4-window12-384-in22k",
+    teacher="openmmlab/upernet-swin-large",
+    patches=((8, 416),),
+    steps=75_000,
+    distinct=0,
+    learning_rate=4e-5,
+    warmup=1000,
+    weight_decay=0.01,
+    clip=0.1,
+    precision="bf16-mixed",
+    validate_every=2500,
+    checkpoint_every=500,
+)
+
 RECIPES: dict[str, Recipe] = {
     "crisp": CrispRecipe(),
     "crisp-tiny": CrispRecipe(network=TINY_CONFIG, learning_rate=1e-3),
@@ -239,4 +308,12 @@ RECIPES: dict[str, Recipe] = {
     "crisp-tiny-gpu": CrispRecipe(network=TINY_CONFIG, **_ON_GPU),
     "ctkt": CtktRecipe(),
     "ctkt-gpu": CtktRecipe(**_ON_GPU),
+    "symbiotic-small": _SMALL,
+    "symbiotic-tiny": dataclasses.replace(_SMALL, network=dataclasses.replace(symbiotic.TINY_CONFIG, classes=CLASSES)),
+    "symbiotic": _PUBLISHED,
+    "symbiotic-kitti": dataclasses.replace(
+        _PUBLISHED,
+        network=SymbioticConfig(max_depth_m=80.0, side=1242, focal_px=721.5),
+        patches=((8, 352),),
+    ),
 }

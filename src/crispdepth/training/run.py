@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 
 from crispdepth.training.distilled import CtktTask
 from crispdepth.training.examples import Batch, Scenes, Source, Stream
-from crispdepth.training.recipes import CrispRecipe, CtktRecipe, NaimaRecipe, Recipe, TokensRecipe
+from crispdepth.training.recipes import CrispRecipe, CtktRecipe, NaimaRecipe, Recipe, SemiRecipe, TokensRecipe
+from crispdepth.training.semi import SemiTask
 from crispdepth.training.supervised import CrispTask, NaimaTask
 from crispdepth.training.task import WEIGHTS, Task, recipe_text, save_weights, write_recipe
 from crispdepth.training.tokens import TokensTask
@@ -28,6 +29,7 @@ TASKS: dict[type[Recipe], Callable[..., Task]] = {
     CrispRecipe: CrispTask,
     CtktRecipe: CtktTask,
     NaimaRecipe: NaimaTask,
+    SemiRecipe: SemiTask,
     TokensRecipe: TokensTask,
 }
 
@@ -60,7 +62,7 @@ def train(
     task = TASKS[type(recipe)](recipe, folder, source, report)
     with _quiet():
         trainer = _trainer(recipe, folder, accelerator, devices, nodes, _step_of(newest))
-        trainer.fit(task, datamodule=_Examples(task, _step_of(newest), source, workers), ckpt_path=newest)
+        trainer.fit(task, datamodule=_Examples(task, _step_of(newest), workers), ckpt_path=newest)
     if trainer.is_global_zero:
         save_weights(task.network, folder)
     return folder / WEIGHTS
@@ -69,11 +71,10 @@ def train(
 class _Examples(pl.LightningDataModule):
     """The stream of this process, made when Lightning knows which of how many processes this is."""
 
-    def __init__(self, task: Task, start: int, source: Source, workers: int) -> None:
+    def __init__(self, task: Task, start: int, workers: int) -> None:
         super().__init__()
         self.task = task
         self.start = start
-        self.source = source
         self.workers = workers
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -81,7 +82,7 @@ class _Examples(pl.LightningDataModule):
         assert trainer is not None
         by_number = self.task.draws_alone or not isinstance(trainer.accelerator, CPUAccelerator)
         rank, world = trainer.global_rank, trainer.world_size
-        stream = Stream(self.task.recipe, self.start, by_number, self.source, rank, world)
+        stream = Stream(self.task.recipe, self.start, by_number, self.task.source, rank, world, self.task.make)
         workers = 0 if by_number else self.workers
         return DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None)
 

@@ -37,7 +37,7 @@ Network = TypeVar("Network", bound=Model)
 class Task(pl.LightningModule):
     """One network in training; ``folder`` receives its weights and pictures at every validation.
 
-    A subclass sets ``network``, which can ``save`` itself, and says the ``loss`` of a batch.
+    A subclass sets ``network``, which can ``save`` itself, and says the ``loss`` of a batch; ``make`` makes batches.
     ``report``: a folder with real test sets, whose shares are logged and decide nothing.
     """
 
@@ -52,6 +52,11 @@ class Task(pl.LightningModule):
         self.source = source or Scenes()
         self.report = report
 
+    @staticmethod
+    def make(recipe: Any, step: int, device: torch.device | str, source: Source) -> Batch:
+        """The batch of one step, a function of its arguments alone."""
+        return example(recipe, step, device, source)
+
     def loss(self, batch: Batch) -> torch.Tensor:
         """One value to minimise."""
         raise NotImplementedError
@@ -59,7 +64,7 @@ class Task(pl.LightningModule):
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """One step's loss, of a batch or of its number."""
         if "number" in batch:
-            batch = example(self.recipe, int(batch["number"]), self.device, self.source)
+            batch = self.make(self.recipe, int(batch["number"]), self.device, self.source)
         return self.loss(batch)
 
     def validation_step(self, _: Any, __: int) -> None:

@@ -1,0 +1,121 @@
+"""How much faster and smaller our NAIMA is than a plain transcription of its specification, and how far from it.
+
+    python examples/naima_speed.py [-o docs/naima-speed.md] [--rounds 3] [--quick]
+
+Times tests/reference/naima_plain.py (float32, every attention weight held) and models/naima.py with the same made-up
+weights, one after the other in each round, and prints the medians; memory is the peak of a fresh process above what it
+held before the forward. Nothing else may run meanwhile. Deviation: largest difference from the plain network's output
+as a share of its largest value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from crispdepth.models.naima import from_released
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from reference.naima_plain import filled, inputs
+
+WAYS = {  # our network's attention
+    "ours": "fused",
+    "ours, all weights held": "exact",
+    "ours, linear attention": "linear",
+}
+Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def network(way: str, scale: int) -> Forward:
+    """The plain network, or ours with one of WAYS, with the same weights."""
+    plain = filled(scale)
+    if way == "plain":
+        return plain
+    return from_released(plain.state_dict(), scale, attention=WAYS[way]).network
+
+
+def peak_mb(way: str, scale: int, side: int) -> float:
+    """Peak memory (10^6 bytes) of one forward in a fresh process, above what it held before."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_here, (way, scale, side))
+
+
+def _peak_here(way: str, scale: int, side: int) -> float:
+    forward, pair = network(way, scale), inputs(scale, side, side)
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak counts from here
+    before = _status("VmRSS")
+    with torch.inference_mode():
+        forward(*pair)
+    return _status("VmHWM") - before
+
+
+def _status(word: str) -> float:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line for line in lines if line.startswith(word)).split()[1]) * 1024 / 1e6
+
+
+def speed(scale: int, side: int, rounds: int) -> list[str]:
+    """Rows of the table of times."""
+    pair = inputs(scale, side, side)
+    forwards = {way: network(way, scale) for way in ("plain", *WAYS)}
+    seconds: dict[str, list[float]] = {way: [] for way in forwards}
+    made: dict[str, torch.Tensor] = {}
+    with torch.inference_mode():
+        for _ in range(rounds):
+            for way, forward in forwards.items():
+                start = time.perf_counter()
+                made[way] = forward(*pair)
+                seconds[way].append(time.perf_counter() - start)
+    base = median(seconds["plain"])
+    rows = []
+    for way, times in seconds.items():
+        off = float((made[way] - made["plain"]).abs().max() / made["plain"].abs().max())
+        rows.append(f"| x{scale} | {way} | {median(times):.2f} | {base / median(times):.2f} | {off:.1e} |")
+    return rows
+
+
+def memory(scale: int, side: int) -> list[str]:
+    """Rows of the table of memory."""
+    peaks = {way: peak_mb(way, scale, side) for way in ("plain", *WAYS)}
+    return [f"| x{scale} | {way} | {peak:.0f} | {peak / peaks['plain']:.2f} |" for way, peak in peaks.items()]
+
+
+def main() -> None:
+    """Measure, print, and write the file if one is named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--out", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="56x56, one round, no memory: to see that it runs")
+    asked = parser.parse_args()
+    side, large = (56, 0) if asked.quick else (448, 672)
+    scales = (4,) if asked.quick else (4, 8)
+    lines = [
+        "# Speed of NAIMA",
+        "",
+        "Made by `python examples/naima_speed.py -o docs/naima-speed.md`; plain is tests/reference/naima_plain.py.",
+        "",
+        f"**{side}x{side}, {torch.get_num_threads()} threads, float32 on the CPU, interleaved in one run**",
+        "",
+        "| scale | network | seconds | times plain | deviation |",
+        "|---|---|---|---|---|",
+    ]
+    for scale in scales:
+        lines += speed(scale, side, 1 if asked.quick else asked.rounds)
+    if large:
+        lines += ["", f"**{large}x{large}, peak memory of one forward above the weights**", ""]
+        lines += ["| scale | network | MB | share of plain |", "|---|---|---|---|", *memory(4, large)]
+    print("\n".join(lines))
+    if asked.out:
+        asked.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""What a model runs on: engine, device and precision, chosen by what this machine has, and said in one line."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crispdepth.export import converted
+from crispdepth.graphs import SUFFIXES, Graph, needed
+from crispdepth.models.catalog import load
+from crispdepth.types import Depth, InputError, Model
+
+ENGINES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}  # our word: the package
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
+WORTH = 50  # pictures from which on a graph's start (some seconds) is earned back
+HALVED = ("Crisp",)  # classes for which 16 bits were measured; `auto` gives the others float32
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What decides: ``cuda``, ``mps``: a GPU that torch can use; ``bf16``: a CPU with AMX or AVX512-BF16;
+    ``packages``: which of ENGINES' packages are installed."""
+
+    cuda: bool = False
+    mps: bool = False
+    bf16: bool = False
+    packages: frozenset[str] = frozenset({"torch"})
+
+    @classmethod
+    def here(cls) -> Machine:
+        """This one."""
+        able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return cls(
+            cuda=torch.cuda.is_available(),
+            mps=torch.backends.mps.is_available(),
+            bf16=any(able.get(word) for word in ("amx_bf16", "amx_tile", "avx512_bf16")),
+            packages=frozenset(name for name in ENGINES.values() if importlib.util.find_spec(name)),
+        )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for, "auto" where it was left open: ``engine`` (ENGINES), ``device`` (torch's word: cpu, cuda,
+    cuda:1, mps), ``precision`` (PRECISIONS)."""
+
+    engine: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        for what, word, known in (("engine", self.engine, ENGINES), ("precision", self.precision, PRECISIONS)):
+            if word not in ("auto", *known):
+                raise InputError.unknown(what, word, ["auto", *known])
+        if self.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
+            raise InputError.unknown("device", self.device, ["auto", "cpu", "cuda", "mps"])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was taken, and ``why``."""
+
+    engine: str
+    device: str
+    precision: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.engine}, {self.device}, {self.precision}: {self.why}"
+
+
+def choose(wanted: Wanted, model: Model, pictures: int, machine: Machine) -> Choice:
+    """The engine for ``pictures`` pictures. Raises InputError for what this machine, or the engine, cannot do.
+
+    CUDA, then MPS (never float64 there), then the CPU: bf16 where it multiplies such matrices itself; else OpenVINO in
+    float32 where it is installed, the model is known to export whole, and the pictures are many; else torch.
+    """
+    name = type(model).__name__
+    graph = wanted.engine in ("onnx", "openvino")
+    if graph and wanted.device not in ("auto", "cpu"):
+        raise InputError(f"--engine {wanted.engine} runs on the cpu here: leave --device out, or take --engine torch")
+    if graph and wanted.precision not in ("auto", "float32"):
+        raise InputError(f"--engine {wanted.engine} runs in float32: 8 bits by `crispdepth export --int8`")
+    for device, there in (("cuda", machine.cuda), ("mps", machine.mps)):
+        if wanted.device.partition(":")[0] == device and not there:
+            raise InputError(f"torch finds no {device} device here: leave --device out")
+    if graph:
+        return Choice(wanted.engine, "cpu", "float32", "as asked for")
+    weights = any(True for _ in model.parameters())
+    if not weights:
+        return Choice("torch", "cpu", "float32", "a filter without weights")
+    device = wanted.device
+    if device == "auto":
+        device = "cuda" if machine.cuda else "mps" if machine.mps else "cpu"
+    precision, why = wanted.precision, "as asked for"
+    if precision == "auto":
+        precision, why = _precision(device, name, machine)
+    slow = device == "cpu" and precision == "float32" and wanted.precision == "auto"
+    if slow and wanted.engine == "auto" and "openvino" in machine.packages and name == "Crisp":
+        if pictures >= WORTH:
+            return Choice("openvino", "cpu", "float32", f"the fastest float32 here, and there are {pictures} pictures")
+        why = f"below {WORTH} pictures another engine's start takes longer than it saves"
+    return Choice("torch", device, precision, why)
+
+
+def _precision(device: str, name: str, machine: Machine) -> tuple[str, str]:
+    if name not in HALVED:
+        return "float32", "16 bits were not measured for this model"
+    if device.startswith("cuda"):
+        return "float16", "mixed precision on the GPU"
+    if device == "cpu" and machine.bf16:
+        return "bf16", "this CPU multiplies bf16 matrices itself"
+    return "float32", "nothing faster is installed" if device == "cpu" else "mixed precision was not measured there"
+
+
+def opened(
+    name: str, wanted: Wanted = Wanted(), pictures: int = 1, machine: Machine | None = None
+) -> tuple[Model, Choice]:
+    """The model called ``name`` (as ``load``; or an exported .onnx, .xml), ready to run, and what it runs on.
+
+    Each engine's result is the same, to 1e-4 of the depth's range in float32 (checked when it is made).
+    """
+    if Path(name).suffix in SUFFIXES:
+        engine = "onnx" if name.endswith(".onnx") else "openvino"
+        if wanted.engine not in ("auto", engine):
+            raise InputError(f"{name} is a file for --engine {engine}: leave --engine out")
+        choose(Wanted(engine, wanted.device, wanted.precision), Model(), pictures, machine or Machine.here())
+        return Graph(Path(name)), Choice(engine, "cpu", "as the file has it", "an exported file")
+    model = load(name)
+    choice = choose(wanted, model, pictures, machine or Machine.here())
+    return prepared(model, choice), choice
+
+
+def prepared(model: Model, choice: Choice) -> Model:
+    """``model`` as ``choice`` says; tensors on the CPU in and out, whatever it runs on."""
+    if choice.engine != "torch":
+        needed(ENGINES[choice.engine], choice.engine)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / ("model.onnx" if choice.engine == "onnx" else "model.xml")
+            converted(model, path)
+            return Graph(path)
+    if choice.device == "cpu" and choice.precision == "float32":
+        return model
+    return OnDevice(model, choice.device, PRECISIONS[choice.precision])
+
+
+class OnDevice(Model):
+    """A model on a GPU, in float32 or with convolutions and products in 16 bits (autocast: depth stays float32)."""
+
+    def __init__(self, model: Model, device: str, dtype: torch.dtype) -> None:
+        super().__init__()
+        vars(self).update(inputs=model.inputs, kind=model.kind)
+        self.model, self.device, self.dtype = model.to(device), torch.device(device), dtype
+        if hasattr(model, "estimate"):
+            self.estimate = self._both
+
+    def forward(self, **parts: Any) -> Depth:
+        """As the model's own."""
+        return self._run(self.model, parts)
+
+    def _both(self, **parts: Any) -> tuple[Depth, Depth]:
+        depth, error = self._run(self.model.estimate, parts)
+        return depth, error
+
+    def _run(self, call: Callable[..., Any], parts: dict[str, Any]) -> Any:
+        there = {k: x.to(self.device) if isinstance(x, torch.Tensor) else x for k, x in parts.items()}
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            made = call(**there)
+        return tuple(x.float().cpu() for x in made) if isinstance(made, tuple) else made.float().cpu()

@@ -1,0 +1,24 @@
+"""Modules that need an optional library: imported when they are asked for, with the pip line when it is missing."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from crispdepth.types import InputError
+
+EXTRAS = {"transformers": "hub", "huggingface_hub": "hub"}  # library: the extra of pyproject.toml that brings it
+
+
+def late(module: str) -> Any:
+    """The module called ``module``, imported now.
+
+    Raises InputError with the pip line when a library of EXTRAS is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").split(".")[0]
+        if library not in EXTRAS:
+            raise
+        raise InputError(f"this needs {library}: pip install 'crispdepth[{EXTRAS[library]}]'") from error

@@ -1,0 +1,103 @@
+"""Exported files (.onnx, OpenVINO's .xml) as models: run by ONNX Runtime or OpenVINO, tensors in and out."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from crispdepth.types import Depth, InputError, Model
+
+SUFFIXES = (".onnx", ".xml")
+COMPANIONS = ("valid", "size")  # inputs that a model's ``inputs`` do not list
+Run = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
+
+
+def needed(module: str, extra: str) -> Any:
+    """The package ``module``, imported now. Raises InputError with the pip line where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise InputError(f"this needs {package}, which is missing: pip install 'crispdepth[{extra}]'") from error
+
+
+class Graph(Model):
+    """The file at ``path`` as a model: ``forward``, and ``estimate`` where it has a second output.
+
+    Runs in float32 (int8 where the file says so), with as many threads as torch has. One call at a time.
+    Raises InputError where the engine is not installed, or the file is none that ``crispdepth export`` wrote.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        if not path.is_file():
+            raise InputError(f"{path} does not exist: make it with `crispdepth export NAME -o {path.name}`")
+        opened = _onnx if path.suffix == ".onnx" else _openvino
+        self._run, self._names, outputs, about = opened(path)
+        if not about:
+            raise InputError(f"{path} was not written by `crispdepth export`: its inputs are unknown")
+        vars(self).update(inputs=tuple(n for n in self._names if n not in COMPANIONS), kind=about["kind"])
+        self.scales = tuple(float(word) for word in about["scales"].split(".."))
+        if outputs > 1:
+            self.estimate = self._both
+
+    def forward(self, **parts: Any) -> Depth:
+        """What the model's own ``forward`` takes, by name, to depth (b, 1, H, W)."""
+        return self._both(**parts)[0]
+
+    def _both(self, **parts: Any) -> tuple[Depth, ...]:
+        self._check_scale(parts)
+        given = {name: np.ascontiguousarray(_array(parts[name])) for name in self._names}
+        return tuple(torch.from_numpy(x) for x in self._run(given))
+
+    def _check_scale(self, parts: dict[str, Any]) -> None:
+        if "low" not in parts:
+            return
+        size = parts["size"] if "size" in parts else parts["rgb"].shape[-2:]
+        scale = math.sqrt(size[0] / parts["low"].shape[-2] * size[1] / parts["low"].shape[-1])
+        if not self.scales[0] <= scale <= self.scales[1]:
+            raise InputError(
+                f"this file enlarges {self.scales[0]:.3g} to {self.scales[1]:.3g} times, not {scale:.3g} times: "
+                f"export another with --scale {scale:.3g}"
+            )
+
+
+def _array(part: Any) -> np.ndarray:
+    return part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else np.asarray(part, dtype=np.int64)
+
+
+def _onnx(path: Path) -> tuple[Run, list[str], int, dict[str, str]]:
+    ort = needed("onnxruntime", "onnx")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own kinds share no class but this
+        raise InputError(f"{path} is no ONNX file that ONNX Runtime can run ({error})") from error
+    about = session.get_modelmeta().custom_metadata_map
+    names = [node.name for node in session.get_inputs()]
+    return lambda given: session.run(None, given), names, len(session.get_outputs()), about
+
+
+def _openvino(path: Path) -> tuple[Run, list[str], int, dict[str, str]]:
+    ov = needed("openvino", "openvino")
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    try:
+        model = ov.Core().read_model(str(path))
+        request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+    except RuntimeError as error:
+        raise InputError(f"{path} is no file that OpenVINO can run ({error})") from error
+    about = {key: model.get_rt_info([key]).astype(str) for key in ("kind", "scales") if model.has_rt_info([key])}
+
+    def run(given: dict[str, np.ndarray]) -> list[np.ndarray]:
+        request.infer(given)
+        return [request.get_output_tensor(i).data.copy() for i in range(len(model.outputs))]
+
+    return run, [node.any_name for node in model.inputs], len(model.outputs), about

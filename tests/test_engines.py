@@ -1,0 +1,262 @@
+"""Exported files say what torch says; the engine is chosen by what the machine has; missing packages are named."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_cli import crispdepth, refused
+from test_crisp import shuffled
+
+from crispdepth import export as exporting
+from crispdepth.bench import report, speed
+from crispdepth.engines import WORTH, Choice, Machine, OnDevice, Wanted, choose, opened, prepared
+from crispdepth.export import AGREE, deviation, export
+from crispdepth.exportable import ratio, resized
+from crispdepth.geometry import fill
+from crispdepth.graphs import Graph
+from crispdepth.inference import estimated
+from crispdepth.models.catalog import load
+from crispdepth.models.crisp import TINY_CONFIG
+from crispdepth.models.ctkt import Ctkt, CtktConfig
+from crispdepth.types import InputError, Sample
+
+for package in ("onnx", "onnxruntime", "openvino"):
+    pytest.importorskip(package)
+
+AUTO = Wanted()
+BOTH = frozenset({"torch", "onnxruntime", "openvino"})
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small network: crisp.safetensors, .onnx and .xml."""
+    folder = tmp_path_factory.mktemp("exported")
+    network = shuffled(TINY_CONFIG)
+    network.save(folder / "crisp.safetensors")
+    saved = load(str(folder / "crisp.safetensors"))
+    for suffix in (".onnx", ".xml"):
+        lines = export(saved, folder / f"crisp{suffix}")
+        assert "low, valid, rgb; any size" in lines[0]
+    assert sorted(path.suffix for path in folder.iterdir()) == [".bin", ".onnx", ".safetensors", ".xml"]
+    return folder
+
+
+def small_ctkt() -> Ctkt:
+    torch.manual_seed(0)
+    network = Ctkt(CtktConfig(stages=2, entry=1, low_width=6, high_width=4)).eval()
+    for part in (network.x2, network.x4):
+        torch.nn.init.normal_(part.leave.weight, std=0.1)
+    return network
+
+
+def odd(batch: int = 2, low: tuple[int, int] = (7, 11), size: tuple[int, int] = (53, 81)) -> Sample:
+    dice = torch.Generator().manual_seed(4)
+    depth = torch.rand(batch, 1, *low, generator=dice) + 1
+    valid = torch.rand(batch, 1, *low, generator=dice) > 0.4
+    return Sample(rgb=torch.rand(batch, 3, *size, generator=dice), low=depth, valid=valid)
+
+
+def agree(a: torch.Tensor, b: torch.Tensor) -> None:
+    torch.testing.assert_close(a, b, rtol=0, atol=AGREE * float(b.max() - b.min()))
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("sample", [odd(), odd(1, (1, 1), (5, 33)), odd(1, (40, 3), (40, 90))])
+def test_a_file_says_what_torch_says_at_sizes_it_has_never_seen(files: Path, suffix: str, sample: Sample) -> None:
+    network, graph = load(str(files / "crisp.safetensors")), Graph(files / f"crisp{suffix}")
+    assert graph.inputs == network.inputs
+    assert graph.kind == network.kind
+    for made, expected in zip(estimated(graph, sample), estimated(network, sample), strict=True):
+        assert made is not None
+        assert expected is not None
+        agree(made, expected)
+
+
+def test_the_bundled_network_exports(tmp_path: Path) -> None:
+    lines = export(load("crisp"), tmp_path / "crisp.onnx")
+    assert "check    differs from torch by" in lines[1]
+    assert deviation(load("crisp"), Graph(tmp_path / "crisp.onnx")) <= AGREE
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_a_file_of_ctkt_serves_one_cascade_and_says_which(tmp_path: Path, suffix: str) -> None:
+    network, path = small_ctkt(), tmp_path / f"ctkt{suffix}"
+    export(network, path, scale=4)
+    sample, graph = odd(1, (11, 13), (41, 53)), Graph(path)
+    made, expected = (estimated(each, sample, (41, 53))[0] for each in (graph, network))
+    agree(made, expected)
+    with pytest.raises(InputError, match=r"enlarges 2.38 to 4.76 times, not 8 times.*--scale 8"):
+        estimated(graph, sample, (88, 104))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.19, 1.2, 2.0, 3.0, 8.0, 9.6, 30.0])
+def test_ctkt_serves_the_scales_of_one_cascade(scale: float) -> None:
+    from crispdepth.models.ctkt import cascade
+
+    def at(ratio: float) -> tuple[int, ...]:
+        return cascade((1000, 1000), (round(1000 * ratio), round(1000 * ratio)))
+
+    least, most = Ctkt.served(scale)
+    assert least <= scale <= most
+    assert at(most - 0.002) == at(scale) != at(most + 0.002)
+    if at(scale):
+        assert at(least + 0.002) == at(scale) != at(least - 0.002)
+
+
+def test_a_file_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "AGREE", -1.0)
+    with pytest.raises(InputError, match="differs from torch by"):
+        export(shuffled(), tmp_path / "crisp.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_int8_states_its_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nncf")
+    monkeypatch.setattr(exporting, "CALIBRATION", range(2))
+    monkeypatch.setattr(exporting, "HELD_BACK", range(2, 3))
+    monkeypatch.setattr(exporting, "SCENE", (64, 96))
+    monkeypatch.setattr(exporting, "WORST", 100.0)  # a network that learnt nothing
+    lines = export(shuffled(), tmp_path / "crisp.xml", int8=True)
+    assert "int8     RMSE" in lines[1]
+    assert "convolutions in 8 bits" in lines[1]
+    assert b"FakeQuantize" in (tmp_path / "crisp.xml").read_bytes()
+    sample = odd()
+    made, expected = (estimated(each, sample)[0] for each in (Graph(tmp_path / "crisp.xml"), shuffled()))
+    assert 0 < float((made - expected).abs().mean()) < 0.05  # of 1 to 2 metres; 8 bits are not float32
+
+
+def test_what_cannot_be_exported_is_refused_with_a_cure(tmp_path: Path) -> None:
+    refused(crispdepth("export", "fgs", "-o", tmp_path / "fgs.onnx"), "only networks")
+    refused(crispdepth("export", "crisp", "-o", tmp_path / "crisp.pt"), "use one of .onnx, .xml")
+    refused(crispdepth("export", "crisp", "-o", tmp_path / "crisp.onnx", "--int8"), r"call it crisp\.xml")
+
+
+@pytest.mark.parametrize(
+    ("package", "words", "line"),
+    [
+        ("onnx", ["export", "crisp", "-o", "a.onnx"], r"pip install 'crispdepth\[onnx\]'"),
+        ("openvino", ["predict", "--engine", "openvino"], r"pip install 'crispdepth\[openvino\]'"),
+        ("onnxruntime", ["predict", "--engine", "onnx"], r"pip install 'crispdepth\[onnx\]'"),
+    ],
+)
+def test_a_missing_package_has_its_pip_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, words: list[str], line: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # what `import` sees of a package that is not installed
+    monkeypatch.chdir(tmp_path)
+    if words[0] == "predict":
+        words = [*words, "--low", "low.npy", "--rgb", "rgb.png", "-o", "out.npy"]
+    refused(crispdepth(*words), line)
+
+
+def test_the_command_predicts_with_an_exported_file_and_says_so(files: Path, tmp_path: Path) -> None:
+    assert crispdepth("sample", "-o", tmp_path, "--size", "96x64").returncode == 0
+    words = ["--low", tmp_path / "low.png", "--unit", "mm", "--rgb", tmp_path / "rgb.png"]
+    by_torch = crispdepth("predict", *words, "--model", files / "crisp.safetensors", "-o", tmp_path / "a.npy")
+    by_file = crispdepth("predict", *words, "--model", files / "crisp.onnx", "-o", tmp_path / "b.npy")
+    assert by_torch.returncode == by_file.returncode == 0, by_file.stderr
+    assert "engine   torch, cpu" in by_torch.stdout
+    assert "engine   onnx, cpu" in by_file.stdout
+    from crispdepth.io import read_depth
+
+    a, b = (torch.from_numpy(read_depth(tmp_path / name).depth) for name in ("a.npy", "b.npy"))
+    agree(b, a)
+    refused(crispdepth("predict", *words, "--engine", "onyx", "-o", tmp_path / "c.npy"), "did you mean onnx")
+    refused(crispdepth("predict", *words, "--engine", "onnx", "--device", "cuda", "-o", tmp_path / "c.npy"), "cpu")
+
+
+def picked(machine: Machine, pictures: int = 1, wanted: Wanted = AUTO) -> tuple[str, str, str]:
+    choice = choose(wanted, shuffled(), pictures, machine)
+    assert choice.why
+    return choice.engine, choice.device, choice.precision
+
+
+def test_the_engine_is_chosen_by_what_the_machine_has() -> None:
+    assert picked(Machine()) == ("torch", "cpu", "float32")
+    assert picked(Machine(), WORTH) == ("torch", "cpu", "float32")
+    assert picked(Machine(packages=BOTH)) == ("torch", "cpu", "float32")
+    assert picked(Machine(packages=BOTH), WORTH) == ("openvino", "cpu", "float32")
+    assert picked(Machine(bf16=True, packages=BOTH), WORTH) == ("torch", "cpu", "bf16")
+    assert picked(Machine(cuda=True, bf16=True, packages=BOTH), WORTH) == ("torch", "cuda", "float16")
+    assert picked(Machine(mps=True, packages=BOTH), WORTH) == ("torch", "mps", "float32")
+    assert picked(Machine(cuda=True), wanted=Wanted(device="cpu")) == ("torch", "cpu", "float32")
+    assert picked(Machine(cuda=True), wanted=Wanted("onnx")) == ("onnx", "cpu", "float32")
+    assert picked(Machine(bf16=True), wanted=Wanted(precision="float32")) == ("torch", "cpu", "float32")
+    everything = Machine(cuda=True, bf16=True, packages=BOTH)
+    assert choose(AUTO, load("fgs"), WORTH, everything).device == "cpu"  # OpenCV knows no GPU
+    assert choose(AUTO, small_ctkt(), WORTH, everything).precision == "float32"  # not measured
+
+
+def test_what_the_machine_lacks_is_refused() -> None:
+    with pytest.raises(InputError, match="no cuda device"):
+        picked(Machine(), wanted=Wanted(device="cuda:1"))
+    with pytest.raises(InputError, match="runs in float32"):
+        picked(Machine(), wanted=Wanted("openvino", precision="bf16"))
+    with pytest.raises(InputError, match="unknown device"):
+        Wanted(device="tpu")
+    assert Machine.here().packages >= BOTH
+
+
+def test_an_engine_asked_for_gives_the_same_depth(files: Path) -> None:
+    name = str(files / "crisp.safetensors")
+    made, choice = opened(name, Wanted("onnx"))
+    assert choice.engine == "onnx"
+    agree(estimated(made, odd())[0], estimated(load(name), odd())[0])
+
+
+def test_sixteen_bits_change_the_depth_by_little_of_its_range() -> None:
+    network, sample = load("crisp"), odd()
+    model = prepared(network, Choice("torch", "cpu", "bf16", "asked for"))
+    assert isinstance(model, OnDevice)
+    made, expected = (estimated(each, sample)[0] for each in (model, network))
+    assert made.dtype == torch.float32
+    off = (made - expected).abs() / (expected.max() - expected.min())
+    assert 0 < float(off.mean()) < 2e-3
+    assert float(off.max()) < 3e-2
+
+
+@pytest.mark.parametrize(("old", "new"), [(13, 48), (61, 17), (30, 31), (1, 7), (9, 1), (24, 24)])
+def test_resizing_by_matrices_is_torchs(old: int, new: int) -> None:
+    x = torch.rand(2, 1, old, old + 3, generator=torch.Generator().manual_seed(0))
+    size = (new, new + 2)
+    smooth = F.interpolate(x, size, mode="bicubic", antialias=True)
+    torch.testing.assert_close(resized(x, size, "bicubic"), smooth, rtol=0, atol=1e-5)
+    plain = F.interpolate(x, size, mode="bilinear")
+    torch.testing.assert_close(resized(x, size, "bilinear"), plain, rtol=0, atol=1e-5)
+    torch.testing.assert_close(resized(x, size, "area"), F.interpolate(x, size, mode="area"), rtol=0, atol=1e-6)
+    assert float(ratio(new, old)) == pytest.approx(new / old)
+
+
+@pytest.mark.parametrize("size", [(7, 11), (1, 6), (16, 16)])
+def test_filling_to_the_last_level_changes_nothing(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    depth = torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(0))
+    valid = torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(1)) > 0.7
+    expected = fill(depth, valid)
+    monkeypatch.setattr("crispdepth.geometry.exporting", lambda: True)
+    torch.testing.assert_close(fill(depth, valid), expected, rtol=0, atol=0)
+
+
+def test_engines_take_turns_and_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr(speed, "_compiled", load)  # compiling takes a minute
+    result = speed.measure_engines("crisp", (48, 64), rounds=1)
+    assert set(result["engines"]) == {"torch", "torch.compile", "ONNX Runtime"}
+    assert set(result["absent"]) == {"OpenVINO", "OpenVINO int8"}
+    assert result["engines"]["torch"]["deviation"] == 0
+    assert result["engines"]["ONNX Runtime"]["deviation"] <= AGREE
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- engines -->\nold\n<!-- end of engines -->\nb\n")
+    report.write_between(page, "engines", speed.engines_table(result))
+    text = page.read_text()
+    assert "old" not in text
+    assert "| ONNX Runtime |" in text
+    assert "OpenVINO: this needs openvino" in text
+    assert text.startswith("a\n")
+    assert text.endswith("b\n")
+    page.write_text("nothing")
+    with pytest.raises(InputError, match="no marks"):
+        report.write_between(page, "engines", "text")
