@@ -255,9 +255,12 @@ def test_from_files_to_slider_space_distance_and_download(
     assert page.is_disabled("#go")
     choose(page, low=sample / "low.png", rgb=sample / "rgb.png", truth=sample / "truth.png")
     page.select_option("#unit", "mm")
-    page.fill("#intrinsics", INTRINSICS)
     assert page.input_value("#model") == "crisp"
     sharpen(page)
+    page.fill("#intrinsics", INTRINSICS)
+    page.click("#set-camera")
+    page.wait_for_selector("#space-note:text-is('with the intrinsics given')")
+    page.evaluate("() => window.scrollTo(0, 0)")
     assert "RMSE against the truth" in page.text_content("#lines")
 
     # The slider: at the far right the low map covers all, at the far left nothing.
