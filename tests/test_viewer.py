@@ -264,12 +264,10 @@ def test_from_files_to_slider_space_distance_and_download(
     assert "RMSE against the truth" in page.text_content("#lines")
 
     # The slider: at the far right the low map covers all, at the far left nothing.
-    page.wait_for_function(
-        "[...document.querySelectorAll('#compare > img')].every((i) => i.complete && i.naturalWidth)"
-    )
-    box = page.locator("#compare").bounding_box()
+    until(lambda: page.evaluate("() => [...document.querySelectorAll('#compare > img')].every((i) => i.naturalWidth)"))
     seen = []
     for share in (0.98, 0.02):
+        box = page.locator("#compare").bounding_box()
         handle = page.locator("#handle").bounding_box()
         page.mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + 20)
         page.mouse.down()
@@ -287,6 +285,8 @@ def test_from_files_to_slider_space_distance_and_download(
     depth = np.load(saved)
     fx, fy, cx, cy = (float(v) for v in INTRINSICS.split(","))
     places = []
+    page.evaluate("() => window.scrollTo(0, 0)")
+    box = page.locator("#compare").bounding_box()
     for u, v in ((20, 70), (100, 30)):
         page.mouse.click(box["x"] + (u + 0.5) / 128 * box["width"], box["y"] + (v + 0.5) / 96 * box["height"])
         page.wait_for_selector(f"#measured:has-text('({u}, {v})')")
@@ -297,8 +297,8 @@ def test_from_files_to_slider_space_distance_and_download(
 
     # In space: something is there, and it turns.
     first = shade(page, "#cloud")
-    background = first[2, 2]
-    assert (np.abs(first - background).sum(-1) > 30).mean() > 0.2
+    background = np.array([16, 17, 20])
+    assert 0.2 < (np.abs(first - background).sum(-1) > 30).mean() < 0.98
     page.focus("#cloud")
     page.keyboard.press("ArrowRight")
     assert (shade(page, "#cloud") != first).any()
