@@ -193,13 +193,18 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def new_page(browser: Any, server: Server) -> Iterator[Callable[[], Any]]:
     """A page of a new user each time; whatever it asks of another machine, or complains of, fails the test."""
-    contexts, wrong = [], []
+    contexts: list[Any] = []
+    wrong: list[str] = []
+
+    def check(request: Any) -> None:
+        if not request.url.startswith((server.url, "blob:", "data:")):
+            wrong.append(request.url)
 
     def make() -> Any:
         context = browser.new_context(viewport={"width": 1300, "height": 1000}, accept_downloads=True)
         contexts.append(context)
         page = context.new_page()
-        page.on("request", lambda r: r.url.startswith((server.url, "blob:", "data:")) or wrong.append(r.url))
+        page.on("request", check)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(server.url)
         page.wait_for_selector("#model option", state="attached")
