@@ -12,8 +12,9 @@ import threading
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,7 +123,7 @@ class Desk:
 
     # ------------------------------------------------------------------------------- files
 
-    def keep(self, name: str, data: IO[bytes], length: int) -> str:
+    def keep(self, name: str, data: BufferedIOBase, length: int) -> str:
         """Store ``length`` bytes of ``data`` as a file called ``name``; the token to ask for it by."""
         token = secrets.token_urlsafe(16)
         folder = self.folder / token
