@@ -9,6 +9,7 @@ from crispdepth import io
 from crispdepth.atomic import check_output
 from crispdepth.intrinsics import Intrinsics, read_intrinsics, read_stereo
 from crispdepth.mesh import MESH_SUFFIXES
+from crispdepth.picture import Range
 from crispdepth.types import InputError, Size
 
 DEFAULT_FOV_DEG = 60.0  # across the longer side, when no intrinsics are given
@@ -60,7 +61,8 @@ class Settings:
     ``size`` is (height, width); ``intrinsics`` as ``read_intrinsics``; ``min_confidence`` as in ``predict``;
     ``max_hole_px``: holes wider than this stay holes, ``keep_holes``: all of them. ``depth_intrinsics``: of the camera
     that took the depth; ``extrinsics`` (as ``read_extrinsics``; None: the same place) lead to that of ``intrinsics``.
-    ``align`` as in ``predict``. ``calib``: a Middlebury calib.txt, which turns disparity into metres.
+    ``align`` as in ``predict``. ``span``: the colours of pictures, where they shall be the same in all. ``calib``: a
+    Middlebury calib.txt, which turns disparity into metres.
     """
 
     unit: str | None = None
@@ -77,6 +79,7 @@ class Settings:
     extrinsics: str | None = None
     align: str | None = None
     calib: str | None = None
+    span: Range | None = None
 
 
 def check(job: Job, settings: Settings) -> None:

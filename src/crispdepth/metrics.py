@@ -1,4 +1,4 @@
-"""RMSE, MSE, MAD, AbsRel, delta, edge RMSE, flying pixels: (prediction, target, valid) to one value per image."""
+"""RMSE, MSE, MAD, AbsRel, delta, edge RMSE, flying pixels, flicker: (prediction, target, valid) to values."""
 
 from __future__ import annotations
 
@@ -64,6 +64,16 @@ def flying(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
     low, high = near + 0.25 * (far - near), far - 0.25 * (far - near)
     between = (prediction > low) & (prediction < high) & ~((target > low) & (target < high))
     return _mean(between.double(), edges)
+
+
+def flicker(error: Depth, before: Depth, valid: Mask) -> torch.Tensor:
+    """Temporal RMSE along the motion: how much the error of a depth map changes from one frame to the next.
+
+    ``error``: prediction - target of this frame; ``before``: the same of the frame before, carried along the motion
+    into this one; ``valid``: where the motion is known and both frames show the same thing. 0 for a map that is
+    wrong by the same amount in both: what does not move does not flicker.
+    """
+    return rmse(error, before, valid)
 
 
 METRICS: dict[str, Metric] = {

@@ -141,7 +141,7 @@ def _error_line(result: Prediction, base: Prediction, truth: io.DepthFile) -> st
 def _view(work: Work, base: Prediction, truth: io.DepthFile | None, valid: np.ndarray) -> np.ndarray:
     """RGB, low, bicubic, ours, and with a truth the truth and the error; details at full size below."""
     result = work.result
-    span = picture.Range.of(work.low.depth, work.low.valid, result.unit)
+    span = work.settings.span or picture.Range.of(work.low.depth, work.low.valid, result.unit)
     h, w = work.low.depth.shape
     panels = [] if work.rgb is None else [picture.rgb_panel(work.rgb)]
     panels += [
