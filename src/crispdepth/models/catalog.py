@@ -9,9 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from crispdepth.models import classical
+from crispdepth.models import classical, saved
 from crispdepth.models.crisp import Crisp
 from crispdepth.models.ctkt import Ctkt
 from crispdepth.types import InputError, Model
@@ -46,11 +44,7 @@ def load(name: str) -> Model:
 def _saved(path: Path) -> Model:
     if not path.is_file():
         raise InputError(f"{path} does not exist: name a file of weights, or a model of `crispdepth names`")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            kind = (file.metadata() or {}).get("model", "")
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is no safetensors file ({error})") from error
+    kind = saved.header(path)[0].get("model", "")
     if kind not in SAVED:
         raise InputError(f"{path} does not say which model it holds: it must be one that crispdepth saved")
     return SAVED[kind](path)
