@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_cli import crispdepth, refused
 
 from crispdepth import batch
 from crispdepth.bench import flickering
@@ -121,6 +122,17 @@ def test_a_film_has_one_range_and_a_bad_frame_does_not_end_it(tmp_path: Path) ->
     first, last = (f[24, 70].astype(int) for f in (frames[0], frames[-1]))
     assert np.abs(first - last).max() > 20  # one range for all: what comes nearer changes colour
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a film.mp4", "frames low", "frames_rgb", "öut"]
+
+
+def test_the_command_takes_a_film_and_refuses_a_single_frame(tmp_path: Path) -> None:
+    low_dir, rgb_dir, out = write_frames(tmp_path, 3)
+    words = ["predict", "--unit", "mm", "--model", "bicubic", "--rgb", rgb_dir, "-o", out]
+    done = crispdepth(*words, "--low", low_dir, "--video", "--film", tmp_path / "f.mp4")
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 files written" in done.stdout
+    assert (tmp_path / "f.mp4").stat().st_size > 1000
+    refused(crispdepth(*words, "--low", low_dir, "--film", tmp_path / "g.mp4"), "--video")
+    refused(crispdepth(*words, "--low", low_dir / "0.png", "--video"), "many frames")
 
 
 def test_a_film_without_frames_or_with_a_wrong_name_is_refused(tmp_path: Path) -> None:
