@@ -112,7 +112,7 @@ def work(folder: Path, inputs: int, seconds: float, seed: int, count: Synchroniz
     small = [f for f in files if len(f[1]) < 20_000]
     base = _peak()
     while count.value < inputs and time.monotonic() < end:
-        name, content = dice.choice(small if dice.random() < 0.98 else files)
+        name, content = dice.choice(small if dice.random() < 0.8 else files)
         victim = folder / f"victim{Path(name).suffix}"
         victim.write_bytes(mutated(content, dice.choice(small)[1], dice))
         for read in readers(victim, dice):
