@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +125,32 @@ def test_the_command_sharpens_a_recording(tmp_path: Path) -> None:
     assert "2 of 2" in done.stdout
     assert "1305.23.png" in done.stderr
     assert read_depth(out / "1305.03.png", "mm").depth == pytest.approx(1, abs=0.01)
+
+
+def test_open3ds_folders_pair_by_name_or_in_order(tmp_path: Path) -> None:
+    for folder in ("color", "depth"):
+        (tmp_path / folder).mkdir()
+    for i in range(2):
+        (tmp_path / f"color/0000{i}-0{i}14.jpg").write_bytes(png(picture(48, 64)))
+        (tmp_path / f"depth/0000{i}-0{i}13.png").write_bytes(png(DEPTH))
+    assert recording(tmp_path) is None  # without a camera it could be anything, and so could its unit
+    k = [50.0, 0.0, 0.0, 0.0, 51.0, 0.0, 31.5, 23.5, 1.0]  # by columns, as Open3D writes it
+    (tmp_path / "intrinsic.json").write_text(json.dumps({"width": 64, "height": 48, "intrinsic_matrix": k}))
+    found = recording(tmp_path)
+    assert found is not None
+    assert [(f.rgb.name, f.low.name) for f in found.frames] == [
+        ("00000-0014.jpg", "00000-0013.png"),
+        ("00001-0114.jpg", "00001-0113.png"),
+    ]
+    assert found.unit == "mm"
+    jobs, lonely = pair(Job(tmp_path, tmp_path, points=tmp_path))
+    assert not lonely
+    lines = run(jobs[0], load("bicubic"), Settings())
+    assert any("median 5 m" in line for line in lines)
+    assert any("intrinsics given" in line for line in lines)
+    (tmp_path / "depth/00001-0113.png").rename(tmp_path / "depth/00001-0114.png")
+    (tmp_path / "color/00000-0014.jpg").unlink()
+    found = recording(tmp_path)
+    assert found is not None
+    assert [f.name for f in found.frames] == ["00001-0114"]
+    assert "00000-0013" in found.lonely[0]

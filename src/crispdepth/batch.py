@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,14 @@ from crispdepth.intrinsics import read_extrinsics, read_intrinsics
 from crispdepth.job import Job, Settings, check, intrinsics_of, read_depth
 from crispdepth.models.symbiotic import Symbiotic
 from crispdepth.outputs import Work, outputs_of, write_all
+from crispdepth.picture import Range
 from crispdepth.recordings import Frame, recording
 from crispdepth.reprojection import reproject, size_seen
 from crispdepth.types import InputError, Model, Prediction, Size
+from crispdepth.video import Steady, film, film_frame, in_order
+
+SPAN_FRAMES, SPAN_VALUES = 50, 20_000  # frames looked at for the colours of a film, readings of each
+After = Callable[[Prediction, np.ndarray | None], Prediction]
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,16 @@ class Read:
     lines: list[str]
 
 
-def run(job: Job, model: Model, settings: Settings) -> list[str]:
+def run(job: Job, model: Model, settings: Settings, after: After | None = None) -> list[str]:
     """Do one job and write its files, all or none. Returns the lines to show a person.
+
+    ``after`` takes the result and the picture at its size, (H, W, 3) or None, and gives what is written.
 
     Raises InputError for anything wrong with the input; nothing has been written then.
     """
     work, lines = worked(read(job, settings), model)
+    if after is not None:
+        work = replace(work, result=after(work.result, work.rgb))
     outputs, notes = outputs_of(work)
     return lines + notes + write_all(outputs)
 
@@ -59,6 +69,9 @@ def read(job: Job, settings: Settings) -> Read:
         if settings.depth_intrinsics is not None:
             low, line = _in_colour_camera(low, job, settings, rgb.shape[:2])
             lines.append(line)
+        height, width = low.depth.shape
+        if height > rgb.shape[0] and settings.size is None and settings.scale is None:
+            lines.append(f"note     the depth is larger than the picture: --size {width}x{height} keeps its detail")
     return Read(job, settings, low, rgb, lines)
 
 
@@ -173,7 +186,7 @@ def expand(pattern: str) -> list[Path]:
     if Path(pattern).is_dir():
         found = files_in(Path(pattern))
     else:
-        found = sorted(Path(p) for p in glob.glob(pattern) if Path(p).is_file())
+        found = sorted(Path(p) for p in glob.glob(pattern) if not Path(p).is_dir())  # a broken link is said, not lost
     if not found:
         raise InputError(f"{pattern}: no file matches; quote the pattern and check the folder")
     return found
@@ -238,18 +251,22 @@ def _of_frame(wanted: Job, suffix: str, frame: Frame, unit: str) -> Job:
 
 
 def run_all(
-    jobs: Iterable[Job], model: Model, settings: Settings, progress: Callable[[list[str]], None] | None = None
+    jobs: Iterable[Job],
+    model: Model,
+    settings: Settings,
+    progress: Callable[[list[str]], None] | None = None,
+    after: After | None = None,
 ) -> list[str]:
     """Every job in turn; one that fails is reported at the end and does not stop the others.
 
     Returns one line for each failure. ``progress`` is called after each job with the lines ``run`` returned,
-    none where it failed.
+    none where it failed. ``after`` as in ``run``.
     """
     failures = []
     for job in jobs:
         lines: list[str] = []
         try:
-            lines = run(job, model, settings)
+            lines = run(job, model, settings, after)
         except (InputError, OSError, MemoryError, RuntimeError) as error:
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
             named = str(job.start) in text or job.start.name in text
@@ -257,3 +274,49 @@ def run_all(
         if progress:
             progress(lines)
     return failures
+
+
+def run_video(
+    jobs: list[Job],
+    model: Model,
+    settings: Settings,
+    preview: tuple[Path, float] | None = None,
+    progress: Callable[[list[str]], None] | None = None,
+) -> list[str]:
+    """As ``run_all``, for the frames of one film, in the order of the numbers in their names: depth is steadied from
+    frame to frame (``video.Steady``), and all pictures have the same colours.
+
+    ``preview``: an .mp4 of pictures and depth, and its frames a second. A frame that fails is left out of it.
+    """
+    if any(job.low is None for job in jobs):
+        raise InputError("--video steadies depth that was measured: give --low too")
+    jobs = [jobs[i] for i in in_order([job.start.name for job in jobs])]
+    settings = replace(settings, span=_span(jobs, settings))
+    steady, failures = Steady(), []
+    if preview is None:
+        return run_all(jobs, model, settings, progress, steady)
+    try:
+        with film(*preview) as show:
+
+            def after(result: Prediction, rgb: np.ndarray | None) -> Prediction:
+                result = steady(result, rgb)
+                assert settings.span is not None
+                show(film_frame(result, rgb, settings.span))
+                return result
+
+            failures += run_all(jobs, model, settings, progress, after)
+    except InputError as error:
+        failures.append(str(error))
+    return failures
+
+
+def _span(jobs: list[Job], settings: Settings) -> Range:
+    """The range of colours for all: 1st to 99th percentile of the readings of up to SPAN_FRAMES low maps."""
+    values, unit = [np.zeros(0, np.float32)], "m"
+    for job in jobs[:: -(-len(jobs) // SPAN_FRAMES)]:
+        with suppress(InputError):  # said when its turn comes
+            low = read_depth(job.start, job, settings)
+            values.append(low.depth[low.valid][:: max(1, low.valid.size // SPAN_VALUES)])
+            unit = low.depth_unit
+    together = np.concatenate(values)
+    return Range.of(together, np.ones_like(together, dtype=bool), unit)

@@ -11,7 +11,7 @@ import typer
 from crispdepth.types import InputError, Size
 
 if TYPE_CHECKING:
-    from crispdepth.batch import Job, Settings
+    from collections.abc import Callable
 
 app = typer.Typer(
     name="crispdepth",
@@ -127,6 +127,13 @@ def predict(
     engine: Annotated[str, typer.Option(help="auto torch onnx openvino: what computes, see docs/engines.md")] = "auto",
     device: Annotated[str, typer.Option(help="auto cpu cuda mps")] = "auto",
     precision: Annotated[str, typer.Option(help="auto float32 bf16 float16")] = "auto",
+    video: Annotated[
+        bool, typer.Option("--video", help="The files are frames of one film: steady depth over time")
+    ] = False,
+    film: Annotated[
+        Path | None, typer.Option(help="With --video: picture and depth side by side, into this .mp4")
+    ] = None,
+    fps: Annotated[float, typer.Option(help="Frames a second of --film")] = 30.0,
 ) -> None:
     """Sharpen a low-resolution depth map with its colour picture, or guess depth from a picture alone.
 
@@ -170,33 +177,43 @@ def predict(
         classes=classes,
     )
     many = batch.is_many(str(job.start))
+    if (video and not many) or (film and not video):
+        raise InputError("--video is for many frames and --film is for --video: --low 'depth/*.png' --video")
     jobs, lonely = batch.pair(job, suffix) if many else ([job], [])
     model = model or catalog.default(jobs[0].low is not None, jobs[0].rgb is not None)
     loaded, choice = engines.opened(model, wanted, len(jobs))
     if many:
         typer.echo(f"engine   {choice}")
-        _predict_many(jobs, lonely, loaded, settings)
+
+        def run(done: Callable[[list[str]], None]) -> list[str]:
+            if not video:
+                return batch.run_all(jobs, loaded, settings, done)
+            return batch.run_video(jobs, loaded, settings, film and (film, fps), done)
+
+        _predict_many(len(jobs), lonely, run)
         return
     for line in [f"model    {model}", f"engine   {choice}", *batch.run(job, loaded, settings)]:
         typer.echo(line)
 
 
-def _predict_many(jobs: list[Job], lonely: list[str], model: Any, settings: Settings) -> None:
+def _predict_many(count: int, lonely: list[str], run: Callable[[Callable[[list[str]], None]], list[str]]) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from crispdepth import batch
-
     with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("predict", total=len(jobs))
+        task = progress.add_task("predict", total=count)
+
+        written = 0
 
         def done(lines: list[str]) -> None:
+            nonlocal written
+            written += bool(lines)
             progress.advance(task)
             for line in lines[:1]:  # size, unit, median, holes: a wrong unit is seen at once
                 typer.echo(line)
 
-        failures = batch.run_all(jobs, model, settings, done)
-    typer.echo(f"{len(jobs) - len(failures)} of {len(jobs)} files written")
+        failures = run(done)
+    typer.echo(f"{written} of {count} files written")
     for line in [*(f"failed   {text}" for text in failures), *(f"unpaired {text}" for text in lonely)]:
         typer.echo(line, err=True)
     if failures or lonely:
@@ -373,6 +390,48 @@ def _bench_engines(names: list[str], size: Size | None, scale: float, json_path:
     if json_path is not None:
         report.write_json(json_path, {"results": results})
         typer.echo(f"wrote {json_path}")
+
+
+@app.command("bench-memory")
+def bench_memory(
+    model: Annotated[str, typer.Option(help="See `crispdepth names`, or a file of weights")] = "crisp",
+    size: Annotated[str, typer.Option(help="Sizes of the result, WxH, with commas between")] = "8192x6144",
+    scale: Annotated[float, typer.Option(help="Low map smaller by this factor")] = 32,
+) -> None:
+    """Measure the peak memory of the command `predict`, from files to a file."""
+    from crispdepth.bench import speed
+
+    for text in size.split(","):
+        wanted = _size(text)
+        assert wanted is not None
+        peak = speed.command_peak_mb(model, wanted, scale)
+        typer.echo(
+            f"{model} {text} x{scale:g}: {peak:.0f} MB, {1e6 * peak / (wanted[0] * wanted[1]):.0f} bytes a pixel"
+        )
+
+
+@app.command("bench-video")
+def bench_video(
+    rgb: Annotated[
+        str | None, typer.Option(help="The pictures of a film, a folder or a pattern; else made-up films")
+    ] = None,
+    depth: Annotated[str | None, typer.Option(help="And its true depth, paired by stem")] = None,
+    unit: Annotated[str, typer.Option(help="What the values of --depth are")] = "mm",
+    model: Annotated[str, typer.Option(help="See `crispdepth names`")] = "crisp",
+    scale: Annotated[float, typer.Option(help="Low map smaller by this factor")] = 8,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write every figure here")] = None,
+) -> None:
+    """Measure flicker and error of a film, steadied and frame by frame."""
+    from crispdepth.bench import flickering, report
+
+    if json_path is not None:
+        report.check_json(json_path)
+    films = flickering.made() if rgb is None else [flickering.filmed(rgb, depth, unit)]
+    with report.progress_bar("frames") as progress:
+        result = flickering.measure(model, films, scale, progress)
+    typer.echo(flickering.table(result))
+    if json_path is not None:
+        report.write_json(json_path, result)
 
 
 @app.command("bench-robust")

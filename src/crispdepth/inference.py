@@ -9,17 +9,20 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from crispdepth.confidence import from_distance, from_error, trusted
 from crispdepth.formats.raw import MAX_PIXELS
-from crispdepth.geometry import resize, resize_rgb
+from crispdepth.geometry import resize_rgb
 from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
 from crispdepth.models.catalog import load
 from crispdepth.models.symbiotic import Symbiotic
 from crispdepth.shift import moved, residual_shift
+from crispdepth.tiles import TILE_FROM, can_tile, fitting, tiled
 from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Sample, Size
 
-BYTES_PER_PIXEL = 340  # per pixel of the result: crisp was measured at 290 (crispdepth bench-speed), plus the files
+TILED_BYTES_PER_PIXEL = 60  # of the result, in tiles: picture, result and what is made of them (bench-memory)
+TILE_BYTES = 1.2e9  # the largest tiles, and Python with its libraries
 ASPECT_TOLERANCE = 0.02
 
 
@@ -80,7 +83,7 @@ def predict(
     rgb_map = None if rgb is None else _rgb_tensor(rgb)
     if size is None:
         size = _output_size(model, rgb_map)
-    check_size(size)
+    check_size(size, model, (low_map.shape[-2], low_map.shape[-1]))
     check_aspect((low_map.shape[-2], low_map.shape[-1]), size)
     if "rgb" in model.inputs and rgb_map is None:
         raise InputError("this model needs the colour picture: pass --rgb (rgb=…), or use --model bicubic")
@@ -124,7 +127,7 @@ def _moved(result: Prediction, shift: tuple[int, int]) -> Prediction:
 
 def _prediction(depth: Depth, error: Depth | None, mask: Mask, unit: str) -> Prediction:
     height, width = size = (depth.shape[-2], depth.shape[-1])
-    seen, _ = resize(mask.float(), torch.ones_like(mask), size, "nearest")
+    seen = F.interpolate(mask.to(torch.uint8), size, mode="nearest-exact")
     values, valid = depth[0, 0].float().numpy(), seen[0, 0].numpy() > 0
     if error is None:
         share = None if unit == "relative" else from_distance(mask[0, 0].numpy(), (height, width))
@@ -176,7 +179,19 @@ def estimated(model: Model, sample: Sample, size: Size | None = None) -> tuple[D
         inputs["size"] = size
     estimate = getattr(model, "estimate", None)
     with torch.inference_mode():
+        local: Any = getattr(model, "local", None)
+        rgb = sample.rgb if "rgb" in model.inputs else None
+        whole = size if rgb is None else (rgb.shape[-2], rgb.shape[-1])
+        if local is not None and whole is not None and _by_tiles(sample, whole):
+            return tiled(local(sample.low, sample.valid, rgb), rgb, whole)
         return (model(**inputs), None) if estimate is None else estimate(**inputs)
+
+
+def _by_tiles(sample: Sample, size: Size) -> bool:
+    """Whether a result of ``size`` is so large that it is made in tiles, and can be."""
+    if sample.low is None or len(sample.low) > 1:
+        return False
+    return size[0] * size[1] >= TILE_FROM and can_tile((sample.low.shape[-2], sample.low.shape[-1]), size)
 
 
 def _low_tensors(
@@ -266,19 +281,26 @@ def _output_size(model: Model, rgb: Rgb | None) -> Size:
     return rgb.shape[-2], rgb.shape[-1]
 
 
-def check_size(size: Size) -> None:
-    """Raise InputError when a result of ``size`` (height, width) would not fit this machine."""
+def check_size(size: Size, model: Model, low: Size) -> None:
+    """Raise InputError when a result of ``size`` (height, width) from a map of ``low`` would not fit this machine."""
     if not isinstance(size, tuple | list) or len(size) != 2:
         raise InputError(f"size {size!r} is not understood: pass (height, width)")
     height, width = size
     if height < 1 or width < 1:
         raise InputError(f"size {width}x{height} is empty: both sides must be at least 1")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**34
-    need = height * width * BYTES_PER_PIXEL
+    pixels, can = height * width, hasattr(model, "local")
+    need: float = pixels * model.bytes_per_pixel
+    if can and pixels >= TILE_FROM and can_tile(low, (height, width)):
+        need = min(need, TILE_BYTES + pixels * TILED_BYTES_PER_PIXEL)
+    h, w = fitting(low, (height, width))
+    less = (
+        f"ask for less with --size, or for {w}x{h}, which can be made in tiles" if can and pixels >= TILE_FROM else ""
+    )
     if height * width > MAX_PIXELS or need > memory:
         raise InputError(
             f"size {width}x{height} needs about {need / 2**30:.1f} GiB and this machine has "
-            f"{memory / 2**30:.1f} (limit {MAX_PIXELS / 1e6:.0f} megapixels): ask for less with --size"
+            f"{memory / 2**30:.1f} (limit {MAX_PIXELS / 1e6:.0f} megapixels): {less or 'ask for less with --size'}"
         )
 
 

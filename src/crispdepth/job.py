@@ -9,6 +9,7 @@ from crispdepth import io
 from crispdepth.atomic import check_output
 from crispdepth.intrinsics import Intrinsics, read_intrinsics, read_stereo
 from crispdepth.mesh import MESH_SUFFIXES
+from crispdepth.picture import Range
 from crispdepth.types import InputError, Size
 
 DEFAULT_FOV_DEG = 60.0  # across the longer side, when no intrinsics are given
@@ -71,7 +72,8 @@ class Settings:
     ``max_hole_px``: holes wider than this stay holes, ``keep_holes``: all of them. ``depth_intrinsics``: of the camera
     that took the depth; ``extrinsics`` (as ``read_extrinsics``; None: the same place) lead to that of ``intrinsics``.
     ``align`` as in ``predict``. ``calib``: a Middlebury calib.txt, which turns disparity into metres. ``focal_px``: in
-    pixels of the picture, for depth from it alone; the focal length of ``intrinsics`` serves too.
+    pixels of the picture, for depth from it alone; the focal length of ``intrinsics`` serves too. ``span``: the colours
+    of pictures, where they shall be the same in all.
     """
 
     unit: str | None = None
@@ -89,6 +91,7 @@ class Settings:
     align: str | None = None
     calib: str | None = None
     focal_px: float | None = None
+    span: Range | None = None
 
 
 def check(job: Job, settings: Settings) -> None:

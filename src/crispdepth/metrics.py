@@ -1,4 +1,4 @@
-"""RMSE, MSE, MAD, AbsRel, log errors, deltas, edge RMSE, flying pixels: (prediction, target, valid) to (b,); mIoU."""
+"""RMSE, MAD, AbsRel, log errors, deltas, edge RMSE, flying pixels, flicker: (prediction, target, valid); mIoU."""
 
 from __future__ import annotations
 
@@ -111,6 +111,16 @@ def mean_iou(table: torch.Tensor) -> float:
     hits, true, called = table.diagonal().double(), table.sum(1), table.sum(0)
     there = true > 0
     return float((hits / (true + called - hits))[there].mean())
+
+
+def flicker(error: Depth, before: Depth, valid: Mask) -> torch.Tensor:
+    """Temporal RMSE along the motion: how much the error of a depth map changes from one frame to the next.
+
+    ``error``: prediction - target of this frame; ``before``: the same of the frame before, carried along the motion
+    into this one; ``valid``: where the motion is known and both frames show the same thing. 0 for a map that is
+    wrong by the same amount in both: what does not move does not flicker.
+    """
+    return rmse(error, before, valid)
 
 
 METRICS: dict[str, Metric] = {

@@ -164,9 +164,9 @@ def _view(work: Work, base: Prediction | None, truth: io.DepthFile | None, valid
     result = work.result
     panels = [] if work.rgb is None else [picture.rgb_panel(work.rgb)]
     if work.low is None or base is None:
-        span = picture.Range.of(result.depth, valid, result.unit)
+        span = work.settings.span or picture.Range.of(result.depth, valid, result.unit)
     else:
-        span = picture.Range.of(work.low.depth, work.low.valid, result.unit)
+        span = work.settings.span or picture.Range.of(work.low.depth, work.low.valid, result.unit)
         h, w = work.low.depth.shape
         panels += [
             picture.depth_panel(work.low.depth, work.low.valid, span, f"low, {w}x{h}"),

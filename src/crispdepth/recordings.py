@@ -1,4 +1,4 @@
-"""Recordings in their published layout, frame by frame: TUM RGB-D's associations.txt, ARKitScenes folders."""
+"""Recordings in their published layout, frame by frame: TUM RGB-D, ARKitScenes, Open3D (Azure Kinect)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from crispdepth.data.folder import files_in, list_lines
 from crispdepth.types import InputError
 
 SAME_MOMENT_MS = 2  # ARKitScenes rounds one moment to different milliseconds
+OPEN3D_COLOURS = ("color", "image", "rgb")
+OPEN3D_CAMERAS = ("intrinsic.json", "camera_intrinsic.json", "intrinsics.json")
 ARKIT_COLOURS = ("wide", "color", "vga_wide", "lowres_wide")  # the largest first
 
 
@@ -38,13 +40,14 @@ def recording(path: Path) -> Recording | None:
     """The recording at ``path``; None where it is none. Raises InputError for a damaged one.
 
     ``path``: an associations file of TUM RGB-D's associate.py, or a folder with one or with ARKitScenes'
-    ``lowres_depth/`` in it.
+    ``lowres_depth/`` in it, or one as Open3D's reconstruction system and its Azure Kinect recorder make it: ``color/``
+    (or ``image/``, ``rgb/``) beside ``depth/`` and an ``intrinsic.json``.
     """
     if path.is_dir() and (path / "lowres_depth").is_dir():
         return _arkit(path)
     if path.is_dir():
         listed = [path / name for name in ("associations.txt", "associate.txt") if (path / name).is_file()]
-        return _tum(listed[0]) if listed else None
+        return _tum(listed[0]) if listed else _open3d(path)
     return _tum(path) if path.suffix.lower() == ".txt" else None
 
 
@@ -65,6 +68,24 @@ def _tum(path: Path) -> Recording:
         else:
             lonely.append(f"{low if rgb.is_file() else rgb}: is listed in {path.name}, but is not there")
     return _checked(Recording(frames, "tum", lonely), path)
+
+
+def _open3d(root: Path) -> Recording | None:
+    """Pictures and depth in millimetres, paired by name, or in their order where both are as many (as Open3D does)."""
+    camera = next((root / name for name in OPEN3D_CAMERAS if (root / name).is_file()), None)
+    folder = next((root / name for name in OPEN3D_COLOURS if (root / name).is_dir()), None)
+    if camera is None or folder is None or not (root / "depth").is_dir():
+        return None
+    rgbs, lows = files_in(folder), files_in(root / "depth")
+    by_name = {path.stem: path for path in lows}
+    if len(rgbs) == len(lows) and not all(rgb.stem in by_name for rgb in rgbs):
+        pairs = list(zip(rgbs, lows, strict=True))
+    else:
+        pairs = [(rgb, by_name[rgb.stem]) for rgb in rgbs if rgb.stem in by_name]
+    used = {path for pair in pairs for path in pair}
+    lonely = [f"{path}: has no partner of that name" for path in (*rgbs, *lows) if path not in used]
+    frames = [Frame(rgb.stem, low, rgb, intrinsics=camera) for rgb, low in pairs]
+    return _checked(Recording(frames, "mm", lonely), root)
 
 
 def _arkit(root: Path) -> Recording:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self, TypeAlias
 
@@ -38,11 +38,28 @@ class Model(nn.Module):
     ``valid``, the mask that rides with ``low``, and ``size`` (H, W) of the result where no ``rgb`` tells it.
     ``kind``: ``metric`` (k · low gives k · depth; metres where there is no low map), ``scale`` or ``affine``
     (right up to a factor; and a shift).
-    A model that knows how far it may be off also has ``estimate``: as ``forward``, but (depth, expected error).
+    A model whose pixels only look around themselves has ``local(low, valid, rgb)`` to a Local: then huge pictures are
+    made in tiles. A model that knows how far it may be off also has ``estimate``: as ``forward``, but (depth, expected
+    error).
     """
 
     inputs: ClassVar[tuple[str, ...]]
     kind: ClassVar[str] = "metric"
+    bytes_per_pixel: ClassVar[int] = 340  # peak memory of the whole process over the result's pixels, without tiles
+
+
+@dataclass(frozen=True)
+class Local:
+    """A model's work after all that needs the whole map was done; what is left looks only around each pixel.
+
+    ``low``: maps (1, c, h, w) on the low grid. ``run``: the same part of each of them, of the picture (None where the
+    model sees none), and the part's size (H, W), to depth (1, 1, H, W) and the expected error or None.
+    ``halo_low_px``: how far a pixel looks, low pixels.
+    """
+
+    low: tuple[torch.Tensor, ...]
+    run: Callable[[tuple[torch.Tensor, ...], Rgb | None, Size], tuple[Depth, Depth | None]]
+    halo_low_px: int
 
 
 @dataclass(frozen=True)

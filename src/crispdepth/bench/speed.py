@@ -6,12 +6,15 @@ import multiprocessing
 import platform
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,7 +22,8 @@ from crispdepth.data.scenes import scenes
 from crispdepth.degradation import downsample
 from crispdepth.export import converted
 from crispdepth.graphs import Graph
-from crispdepth.inference import sharpened
+from crispdepth.inference import predict, sharpened
+from crispdepth.io import write_depth, write_rgb
 from crispdepth.models.catalog import load
 from crispdepth.types import InputError, Model, Sample, Size
 
@@ -182,7 +186,7 @@ def engines_table(result: dict[str, Any]) -> str:
 
 
 def peak_mb(name: str, size: Size, scale: float) -> float:
-    """Peak memory in megabytes (10^6) of a fresh process that loads the model and runs it once."""
+    """Peak memory in megabytes (10^6) of a fresh process that loads the model and sharpens one map by ``predict``."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_here, (name, size, scale))
 
@@ -190,14 +194,43 @@ def peak_mb(name: str, size: Size, scale: float) -> float:
 def _peak_here(name: str, size: Size, scale: float) -> float:
     model = load(name)
     small = (max(1, round(size[0] / scale)), max(1, round(size[1] / scale)))
-    low = torch.rand(1, 1, *small) + 1
-    sharpened(model, Sample(rgb=torch.rand(1, 3, *size), low=low, valid=torch.ones_like(low, dtype=torch.bool)))
+    generator = np.random.default_rng(0)
+    rgb = generator.integers(0, 255, (*size, 3), np.uint8)
+    predict(model, low=generator.random(small, np.float32) + 1, rgb=rgb)
+    return held_mb()
+
+
+def held_mb() -> float:
+    """The most memory (RSS) that this process has held, megabytes."""
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if platform.system() == "Darwin" else peak * 1024 / 1e6
+
+
+_COMMAND = (
+    "import atexit; from crispdepth import cli; from crispdepth.bench.speed import held_mb; "
+    "atexit.register(lambda: print('peak', held_mb())); cli.main()"
+)
+
+
+def command_peak_mb(model: str, size: Size, scale: float) -> float:
+    """Peak memory in megabytes (10^6) of ``crispdepth predict`` from files to a file. Raises InputError as it does."""
+    small = (max(1, round(size[0] / scale)), max(1, round(size[1] / scale)))
+    generator = np.random.default_rng(0)
+    rgb = generator.integers(0, 255, (size[0] // 16 + 1, size[1] // 16 + 1, 3), np.uint8)
+    rgb = rgb.repeat(16, axis=0).repeat(16, axis=1)
+    with tempfile.TemporaryDirectory() as folder:
+        low, colours, out = (Path(folder) / name for name in ("low.npy", "rgb.jpg", "out.png"))
+        write_depth(low, generator.random(small, np.float32) + 1)
+        write_rgb(colours, np.ascontiguousarray(rgb[: size[0], : size[1]]))
+        words = ["predict", "--model", model, "--low", str(low), "--rgb", str(colours), "-o", str(out)]
+        done = subprocess.run([sys.executable, "-c", _COMMAND, *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(done.stderr.strip().removeprefix("error: "))
+    return float(done.stdout.split()[-1])
 
 
 def table(result: dict[str, Any]) -> str:

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from crispdepth.extras import late
 from crispdepth.models import classical, saved
 from crispdepth.models.crisp import Crisp
@@ -70,12 +68,7 @@ def sharpeners() -> list[str]:
 def _saved(path: Path) -> Model:
     if not path.is_file():
         raise InputError(f"{path} does not exist: name a file of weights, or a model of `crispdepth names`")
-    saved.check_header(path)
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            kind = (file.metadata() or {}).get("model", "")
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is no safetensors file ({error})") from error
+    kind = saved.header(path)[0].get("model", "")
     if kind not in SAVED:
         raise InputError(f"{path} does not say which model it holds: it must be one that crispdepth saved")
     return SAVED[kind](path)

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 
 from crispdepth.geometry import enlarge, fill, local_range, missing, resize, resize_rgb
-from crispdepth.types import Depth, Mask, Model, Rgb, Size
+from crispdepth.types import Depth, Local, Mask, Model, Rgb, Size
 
+HALO_LOW_PX = 16  # the smoothers reach a few low pixels, in several rounds
 HOLE_SMOOTHNESS, HOLE_SIGMA = 900.0, 0.03  # a reach of about 30 low pixels where the colour does not change
 
 
@@ -32,6 +33,10 @@ class Bicubic(Model):
     def forward(self, low: Depth, valid: Mask, size: Size) -> Depth:
         """``low`` (b, 1, h, w) and its mask to (b, 1, *size), in the unit of ``low``."""
         return enlarge(fill(low, valid), size)
+
+    def local(self, low: Depth, valid: Mask, rgb: Rgb | None) -> Local:
+        """``forward``, once the holes are filled."""
+        return Local((fill(low, valid),), lambda maps, _, size: (enlarge(maps[0], size), None), halo_low_px=4)
 
 
 class GuidedFilter(Model):
@@ -62,10 +67,23 @@ class GuidedFilter(Model):
         return torch.cat([self._one(*triple) for triple in triples])
 
     def _one(self, low: Depth, valid: Mask, rgb: Rgb) -> Depth:
-        if not bool(valid.any()):
-            return torch.zeros_like(rgb[:, :1])
-        rgb = _stretched(rgb)
-        full = _filled_along(low, valid, resize_rgb(rgb, (low.shape[-2], low.shape[-1])))
+        work = self.local(low, valid, rgb)
+        return work.run(work.low, rgb, (rgb.shape[-2], rgb.shape[-1]))[0]
+
+    def local(self, low: Depth, valid: Mask, rgb: Rgb) -> Local:
+        """``forward`` of one map, once its holes are filled and the picture's brightness is known."""
+        white = _white(rgb)
+        colours = _brightened(resize_rgb(rgb, (low.shape[-2], low.shape[-1])), white)
+        full = _filled_along(low, valid, colours) if bool(valid.any()) else torch.zeros_like(low)
+
+        def run(maps: tuple[torch.Tensor, ...], part: Rgb | None, size: Size) -> tuple[Depth, None]:
+            assert part is not None
+            return self._spread_out(maps[0], maps[1], maps[2], _brightened(part, white)), None
+
+        return Local((full, torch.where(valid, low, 0), valid), run, HALO_LOW_PX)
+
+    def _spread_out(self, full: Depth, low: Depth, valid: Mask, rgb: Rgb) -> Depth:
+        """The filled map spread along the colours, made consistent with ``low`` where it is ``valid``."""
         depth = self.spread(full, rgb)
         for _ in range(self.guided_rounds):
             depth = depth + self.spread(missing(depth, low, valid), rgb)
@@ -74,10 +92,15 @@ class GuidedFilter(Model):
         return _within_readings(depth, full)
 
 
-def _stretched(rgb: Rgb) -> Rgb:
-    """Colours brightened until the 99th percentile is white: edges weigh the same in a dark picture."""
+def _white(rgb: Rgb) -> torch.Tensor:
+    """The 99th percentile of the colours."""
     sample = rgb.flatten()[:: max(1, rgb.numel() // 100_000)]
-    return (rgb / torch.quantile(sample, 0.99).clamp(min=0.05)).clamp(0, 1)
+    return torch.quantile(sample, 0.99).clamp(min=0.05)
+
+
+def _brightened(rgb: Rgb, white: torch.Tensor) -> Rgb:
+    """Colours brightened until ``white`` is white: edges weigh the same in a dark picture."""
+    return (rgb / white).clamp(0, 1)
 
 
 def _filled_along(low: Depth, valid: Mask, colours: Rgb) -> Depth:

@@ -14,11 +14,12 @@ from torch import nn
 from crispdepth.exportable import exporting, ratio, resized
 from crispdepth.geometry import enlarge, local_range, missing, normalised, restored
 from crispdepth.models import saved
-from crispdepth.types import Depth, Mask, Model, Rgb, Size
+from crispdepth.types import Depth, Local, Mask, Model, Rgb, Size
 
 OCTAVES = 6  # enlargements of 1, 2, 4 … 32
 STRIDE = 16  # the coarsest level sees one pixel for 16 x 16 of the picture
 FLAT = 0.001  # of the low map's range a pixel: slopes below this are none
+HALO_LOW_PX = 8  # the rounds of consistency look so far
 TINY = 0.02  # of the low map's range: below this, contrast is noise or rounding
 
 
@@ -142,13 +143,30 @@ class Crisp(Model):
 
     def estimate(self, low: Depth, valid: Mask, rgb: Rgb) -> tuple[Depth, Depth]:
         """As ``forward``, and the error to expect at each pixel (mean absolute), both (b, 1, H, W), unit of ``low``."""
-        size = (rgb.shape[-2], rgb.shape[-1])
+        work = self.local(low, valid, rgb)
+        depth, error = work.run(work.low, rgb, (rgb.shape[-2], rgb.shape[-1]))
+        assert error is not None
+        return depth, error
+
+    def local(self, low: Depth, valid: Mask, rgb: Rgb) -> Local:
+        """``estimate``, once the low map's range is known and its holes are filled."""
         x, middle, span = normalised(low, valid)
+
+        def run(maps: tuple[torch.Tensor, ...], colours: Rgb | None, size: Size) -> tuple[Depth, Depth]:
+            assert colours is not None
+            depth, error = self._normal(maps[0], maps[1], colours)
+            return restored(depth, valid, middle, span), error * span
+
+        return Local((x, valid), run, HALO_LOW_PX)
+
+    def _normal(self, x: Depth, valid: Mask, rgb: Rgb) -> tuple[Depth, Depth]:
+        """``estimate`` in units of the low map's range, from the filled map ``x`` around its middle."""
+        size = (rgb.shape[-2], rgb.shape[-1])
         enlarged = enlarge(x, size)
         near, far = (_bilinear(bound, size) for bound in local_range(x, torch.ones_like(valid), radius=1))
         contrast = far - near
         features = self._features(rgb, enlarged, near, contrast, valid)
-        maps = self._unfolded(features, _octaves(low, size), size).to(x.dtype)  # under autocast it comes in 16 bits
+        maps = self._unfolded(features, _octaves(x, size), size).to(x.dtype)  # under autocast it comes in 16 bits
         a, b, share, error = maps[:, :4].split(1, dim=1)
         if self.config.kernel:
             a = a * (_mixture(x, maps[:, -9:], size) - enlarged)
@@ -161,7 +179,7 @@ class Crisp(Model):
             if self.config.edges:
                 lacking = torch.lerp(lacking, lacking * _steepness(depth, x), steep)
             depth = depth + lacking
-        return restored(depth, valid, middle, span), (error.clamp(-6, 6).exp() * (contrast + TINY) * span)
+        return depth, error.clamp(-6, 6).exp() * (contrast + TINY)
 
     def _features(self, rgb: Rgb, enlarged: Depth, near: Depth, contrast: Depth, valid: Mask) -> torch.Tensor:
         """Everything the U is told, at half resolution, padded to a multiple of STRIDE."""

@@ -14,8 +14,9 @@ from torch import nn
 from crispdepth.exportable import exporting
 from crispdepth.geometry import enlarge, local_range, normalised, restored
 from crispdepth.models import saved
-from crispdepth.types import Depth, Mask, Model, Rgb, Size
+from crispdepth.types import Depth, Local, Mask, Model, Rgb, Size
 
+HALO_LOW_PX = 48  # how far the convolutions of a whole cascade look, in pixels of the low map
 TINY = 0.02  # of the low map's range: below this, contrast is noise or rounding; changes are counted in no less
 SLACK = 0.25  # powers of 2: up to 1.19 times beyond a cascade's factor, bicubic does the rest
 
@@ -137,6 +138,7 @@ class Ctkt(Model):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("low",)
+    bytes_per_pixel: ClassVar[int] = 720
 
     def __init__(self, config: CtktConfig = CtktConfig()) -> None:
         super().__init__()
@@ -147,6 +149,15 @@ class Ctkt(Model):
         """``low`` (b, 1, h, w) and its mask to (b, 1, *size), in the unit of ``low``."""
         x, middle, span = normalised(low, valid)
         return restored(self.enlarged(x, valid, size).depth, valid, middle, span)
+
+    def local(self, low: Depth, valid: Mask, rgb: Rgb | None) -> Local:
+        """``forward``, once the low map's range is known and its holes are filled."""
+        x, middle, span = normalised(low, valid)
+
+        def run(maps: tuple[torch.Tensor, ...], _: Rgb | None, size: Size) -> tuple[Depth, None]:
+            return restored(self.enlarged(maps[0], maps[1], size).depth, valid, middle, span), None
+
+        return Local((x, valid), run, HALO_LOW_PX)
 
     def enlarged(self, x: Depth, valid: Mask, size: Size) -> Enlarged:
         """``x`` (b, 1, h, w), normalised and filled, to ``size``; the rest is as the last DSRNet left it."""

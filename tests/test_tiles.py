@@ -1,0 +1,82 @@
+"""Tiles: the same result as in one go, for every model that can; sizes that cannot are told what can."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from crispdepth import inference
+from crispdepth.data.scenes import scenes
+from crispdepth.degradation import downsample, punch_holes
+from crispdepth.models.catalog import CATALOG, load
+from crispdepth.tiles import _spans, can_tile, fitting, tiled
+from crispdepth.types import Depth, InputError, Mask, Rgb
+
+
+@pytest.fixture(scope="module")
+def strip() -> tuple[Depth, Mask, Rgb]:
+    """A wide picture of two scenes, and a low map at x8 with noise and holes."""
+    both = scenes(2, 96, 960, seed=11)
+    assert both.depth is not None
+    assert both.rgb is not None
+    depth, rgb = (torch.cat([x[:1], x[1:]], -1) for x in (both.depth, both.rgb))
+    low, valid = downsample(depth, torch.ones_like(depth, dtype=torch.bool), 8)
+    valid = punch_holes(valid, 0.1, torch.Generator().manual_seed(0), radius=1)
+    return torch.where(valid, low, 0), valid, rgb
+
+
+@pytest.mark.parametrize("name", [name for name in CATALOG if hasattr(load(name), "local")])
+def test_tiles_give_what_one_go_gives(name: str, strip: tuple[Depth, Mask, Rgb]) -> None:
+    model, (low, valid, rgb) = load(name), strip
+    size = (rgb.shape[-2], rgb.shape[-1])
+    colours = rgb if "rgb" in model.inputs else None
+    with torch.inference_mode():
+        local: Any = getattr(model, "local", None)
+        work = local(low, valid, colours)
+        assert len(_spans(size[1], low.shape[-1], work.halo_low_px)) > 2
+        whole, error = work.run(work.low, colours, size)
+        parts, part_error = tiled(work, colours, size)
+        plain = inference.estimated(model, inference.Sample(rgb=rgb, low=low, valid=valid), size)[0]
+    span = float(low[valid].max() - low[valid].min())
+    torch.testing.assert_close(whole, plain)
+    assert float((whole - parts).abs().max()) < 1e-3 * span
+    if error is not None and part_error is not None:
+        assert float((error - part_error).abs().max()) < 1e-3 * span
+
+
+def test_our_own_network_and_every_filter_can_be_tiled() -> None:
+    filters = ("crisp", "bicubic", "joint-bilateral", "guided", "fgs")
+    assert [name for name in filters if not hasattr(load(name), "local")] == []
+
+
+def test_predict_takes_tiles_for_large_results(monkeypatch: pytest.MonkeyPatch, strip: tuple[Depth, Mask, Rgb]) -> None:
+    low, valid, rgb = strip
+    plain = inference.predict("crisp", low=low, valid=valid, rgb=rgb)
+    monkeypatch.setattr(inference, "TILE_FROM", 1000)
+    called = []
+    monkeypatch.setattr(inference, "tiled", lambda *words: called.append(1) or tiled(*words))
+    parts = inference.predict("crisp", low=low, valid=valid, rgb=rgb)
+    assert called
+    np.testing.assert_allclose(parts.depth, plain.depth, atol=1e-3 * float(plain.depth.max() - plain.depth.min()))
+
+
+def test_tiles_begin_where_low_pixels_do_and_cover_all() -> None:
+    for size, low in ((3024, 192), (6144, 192), (1000, 250), (48, 48)):
+        spans = _spans(size, low, 8)
+        assert [s[0] for s in spans] == [0, *(s[1] for s in spans[:-1])]
+        assert spans[-1][1] == size
+        for start, end, ((first, last), (v0, v1)) in spans:
+            assert first <= start < end <= last <= size
+            assert first * low == v0 * size
+            assert last * low == v1 * size
+
+
+def test_sizes_without_common_places_are_told_what_fits() -> None:
+    assert not can_tile((192, 257), (6001, 8009))
+    height, width = fitting((192, 257), (6001, 8009))
+    assert can_tile((192, 257), (height, width))
+    with pytest.raises(InputError, match="15934x11904"):
+        inference.check_size((12007, 16001), load("crisp"), (192, 257))

@@ -1,0 +1,156 @@
+"""Video: depth steadied along the motion, no ghosts, one range of colours, a film that appears whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_cli import crispdepth, refused
+
+from crispdepth import batch
+from crispdepth.bench import flickering
+from crispdepth.data.moving import shot, way_back
+from crispdepth.io import read_depth
+from crispdepth.models.catalog import load
+from crispdepth.types import InputError, Prediction
+from crispdepth.video import Steady, carried, film, in_order
+
+SIZE = (96, 128)
+
+
+def texture(seed: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
+    noise = np.random.default_rng(seed).random((*size, 3)).astype(np.float32)
+    return cv2.GaussianBlur(noise, (0, 0), 2) * 2 - 0.5
+
+
+def prediction(depth: np.ndarray) -> Prediction:
+    return Prediction(depth.astype(np.float32), np.ones(depth.shape, dtype=bool), "m")
+
+
+def test_made_films_move_as_their_poses_say() -> None:
+    made = shot(2, 96, 128, seed=3)
+    place, seen = way_back(made, 1)
+    now, before = (f.depth[0, 0].numpy() for f in made.frames if f.depth is not None)
+    assert seen.float().mean() > 0.8
+    assert (place - torch.stack(torch.meshgrid(torch.arange(128), torch.arange(96), indexing="xy"))).abs().max() > 0.5
+    came = carried(before, np.ascontiguousarray(place.permute(1, 2, 0).numpy()), cv2.INTER_LINEAR)
+    apart = np.abs(came - now)[seen[0, 0].numpy()] / now[seen[0, 0].numpy()]
+    assert np.median(apart) < 0.01
+
+
+def test_noise_is_averaged_away_while_the_camera_moves() -> None:
+    wide, steady, rng = texture(size=(96, 160)), Steady(), np.random.default_rng(1)
+    for i in range(6):
+        rgb = wide[:, 2 * i : 2 * i + 128].clip(0, 1)
+        truth = np.full(SIZE, 2.0 - 0.05 * i)  # it comes nearer meanwhile
+        plain = prediction(truth + rng.normal(0, 0.02, SIZE))
+        better = steady(plain, rgb)
+    errors = [np.sqrt(((p.depth - truth)[:, :110] ** 2).mean()) for p in (plain, better)]
+    assert errors[1] < 0.75 * errors[0]
+    assert abs(float((better.depth - truth).mean())) < 0.004  # and is not behind
+
+
+def test_what_has_gone_leaves_no_ghost() -> None:
+    wall, box = texture(2).clip(0, 1), texture(3).clip(0, 1)
+    steady = Steady()
+    for i in range(6):
+        left = 10 + 10 * i
+        rgb, depth = wall.copy(), np.full(SIZE, 3.0)
+        rgb[30:60, left : left + 30] = box[30:60, 10:40]
+        depth[30:60, left : left + 30] = 1.0
+        result = steady(prediction(depth), rgb)
+        assert np.abs(result.depth - depth).max() < 0.05
+
+
+def test_a_cut_and_another_size_begin_anew() -> None:
+    steady = Steady()
+    steady(prediction(np.full(SIZE, 1.0)), texture(4).clip(0, 1))
+    assert np.abs(steady(prediction(np.full(SIZE, 4.0)), texture(5).clip(0, 1)).depth - 4).max() < 0.05
+    other = steady(prediction(np.full((48, 64), 2.0)), texture(6, (48, 64)).clip(0, 1))
+    assert (other.depth == 2).all()
+    with pytest.raises(InputError, match="--rgb"):
+        steady(prediction(np.full(SIZE, 4.0)), None)
+
+
+def test_relative_maps_with_zeros_stay_finite() -> None:
+    steady, rgb = Steady(), texture(8).clip(0, 1)
+    depth = np.zeros(SIZE, np.float32)
+    depth[:, 64:] = -1
+    for _ in range(2):
+        result = steady(Prediction(depth, np.ones(SIZE, dtype=bool), "relative"), rgb)
+    np.testing.assert_allclose(result.depth, depth, atol=1e-3)
+
+
+def test_frames_come_in_the_order_of_their_numbers() -> None:
+    names = ["f10.png", "f2.png", "f1.png", "g.png"]
+    assert [names[i] for i in in_order(names)] == ["f1.png", "f2.png", "f10.png", "g.png"]
+
+
+def write_frames(folder: Path, count: int) -> tuple[Path, Path, Path]:
+    """``count`` frames of a wall that comes nearer, at x4."""
+    low_dir, rgb_dir, out = (folder / name for name in ("frames low", "frames_rgb", "öut"))
+    for each in (low_dir, rgb_dir, out):
+        each.mkdir()
+    for i in range(count):
+        low = np.full((12, 16), 2000 - 100 * i, dtype=np.uint16)
+        low[:, 8:] += 1000
+        Image.fromarray(low).save(low_dir / f"{i}.png")
+        Image.fromarray(np.round(texture(7, (48, 64)).clip(0, 1) * 255).astype(np.uint8)).save(rgb_dir / f"{i}.png")
+    return low_dir, rgb_dir, out
+
+
+def test_a_film_has_one_range_and_a_bad_frame_does_not_end_it(tmp_path: Path) -> None:
+    low_dir, rgb_dir, out = write_frames(tmp_path, 11)
+    (low_dir / "5.png").write_bytes(b"")
+    jobs, _ = batch.pair(batch.Job(low_dir, out, rgb_dir))
+    movie = tmp_path / "a film.mp4"
+    failures = batch.run_video(jobs, load("bicubic"), batch.Settings(unit="mm"), (movie, 25))
+    assert len(failures) == 1
+    assert "5.png" in failures[0]
+    assert len(list(out.iterdir())) == 10
+    assert read_depth(out / "10.png", "mm").median == pytest.approx(1.5, abs=0.6)
+    reader = cv2.VideoCapture(str(movie))
+    frames = []
+    while (got := reader.read())[0]:
+        frames.append(got[1])
+    assert len(frames) == 10
+    assert frames[0].shape == (48, 128, 3)
+    first, last = (f[24, 70].astype(int) for f in (frames[0], frames[-1]))
+    assert np.abs(first - last).max() > 20  # one range for all: what comes nearer changes colour
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a film.mp4", "frames low", "frames_rgb", "öut"]
+
+
+def test_the_command_takes_a_film_and_refuses_a_single_frame(tmp_path: Path) -> None:
+    low_dir, rgb_dir, out = write_frames(tmp_path, 3)
+    words = ["predict", "--unit", "mm", "--model", "bicubic", "--rgb", rgb_dir, "-o", out]
+    done = crispdepth(*words, "--low", low_dir, "--video", "--film", tmp_path / "f.mp4")
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 files written" in done.stdout
+    assert (tmp_path / "f.mp4").stat().st_size > 1000
+    refused(crispdepth(*words, "--low", low_dir, "--film", tmp_path / "g.mp4"), "--video")
+    refused(crispdepth(*words, "--low", low_dir / "0.png", "--video"), "many frames")
+
+
+def test_a_film_without_frames_or_with_a_wrong_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no frame"), film(tmp_path / "a.mp4", 30):
+        pass
+    with pytest.raises(InputError, match=r"\.mp4"), film(tmp_path / "a.avi", 30):
+        pass
+    with pytest.raises(InputError, match="--fps"), film(tmp_path / "a.mp4", 0):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_steadying_made_films_takes_flicker_and_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flickering, "MADE_SEEDS", range(200, 202))
+    monkeypatch.setattr(flickering, "MADE_FRAMES", 4)
+    monkeypatch.setattr(flickering, "MADE_SIZE", (120, 160))
+    result = flickering.measure("bicubic", flickering.made())
+    noisy = result["noise"]["1%"]
+    assert noisy["steady flicker"] < 0.9 * noisy["flicker"]
+    assert noisy["steady rmse"] < noisy["rmse"]
+    assert "steadied" in flickering.table(result)
