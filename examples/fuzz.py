@@ -94,7 +94,7 @@ def mutated(good: bytes, other: bytes, dice: random.Random) -> bytes:
             data[at] ^= 1 << dice.randrange(8)
         elif kind == 4:
             number = dice.choice((0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 65536, dice.randrange(2**32)))
-            data[at : at + 4] = number.to_bytes(4, dice.choice(("little", "big")))  # type: ignore[arg-type]
+            data[at : at + 4] = number.to_bytes(4, dice.choice(("little", "big")))
         elif kind == 5:
             del data[at : at + dice.choice((1, 4, 100, len(data)))]
         elif kind == 6:
@@ -152,7 +152,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="crispdepth-fuzz-"))
     (folder / "good").mkdir()
     samples(folder / "good")
-    context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
+    context: Any = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
     start = time.monotonic()
     with multiprocessing.Manager() as manager:
         faults, count = manager.list(), context.Value("q", 0)

@@ -151,7 +151,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     for run in ("runs/ctkt", "runs/mine", "runs/crisp"):
         (folder / run).mkdir(parents=True)
-    Ctkt(CtktConfig(stages=1, low_width=8, high_width=4)).save(folder / "runs/ctkt/weights.safetensors")
+    Ctkt(CtktConfig(stages=1, blocks=1, width=8)).save(folder / "runs/ctkt/weights.safetensors")
     Crisp(TINY_CONFIG).save(folder / "runs/mine/weights.safetensors")
     Naima(replace(SMALL_CONFIG, width=4, encoder=1, layers=(0, 1, 2, 3), token_blocks=4)).save(
         folder / "naima_x8.safetensors"

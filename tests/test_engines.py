@@ -47,9 +47,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def small_ctkt() -> Ctkt:
     torch.manual_seed(0)
-    network = Ctkt(CtktConfig(stages=2, entry=1, low_width=6, high_width=4)).eval()
+    network = Ctkt(CtktConfig(stages=2, blocks=1, width=6)).eval()
     for part in (network.x2, network.x4):
-        torch.nn.init.normal_(part.leave.weight, std=0.1)
+        for stage in part.stages:
+            torch.nn.init.normal_(stage.get_parameter("leave.weight"), std=0.1)
     return network
 
 

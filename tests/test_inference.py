@@ -11,6 +11,7 @@ import torch
 
 import crispdepth as cd
 from crispdepth.inference import check_aspect, check_size
+from crispdepth.models.catalog import load
 from crispdepth.types import InputError, Sample
 
 LOW = np.linspace(1, 2, 12 * 16, dtype=np.float32).reshape(12, 16)
@@ -122,6 +123,7 @@ def test_shapes_may_differ_by_a_low_pixel_of_rounding_only() -> None:
 
 
 def test_a_huge_result_is_refused_before_it_is_begun() -> None:
-    check_size((1440, 1920))
+    model = load("crisp")
+    check_size((1440, 1920), model, (192, 256))
     with pytest.raises(InputError, match="GiB"):
-        check_size((100_000, 100_000))
+        check_size((100_000, 100_000), model, (1000, 1000))

@@ -42,7 +42,7 @@ def frames(folder: Path, count: int, bad: tuple[int, ...] = ()) -> Path:
         for kind, array in zip(KINDS, (low, rgb), strict=True):
             path = folder / kind / f"{'ab'[i % 2]}" / f"{i:03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(path)
+            Image.fromarray(np.asarray(array)).save(path)
             if i in bad and kind == "low":
                 path.write_bytes(b"no picture")
     return folder
@@ -100,7 +100,7 @@ def test_killed_before_a_change_of_the_disk_it_ends_with_the_same_files(tmp_path
     run_bulk(job(source, tmp_path / "whole", "bicubic", chunk=2))
     expected = files(tmp_path / "whole")
     (tmp_path / "kills").mkdir()
-    command = [sys.executable, str(Path(__file__).with_name("killed.py")), source, tmp_path / "kills", "4"]
+    command = [sys.executable, str(Path(__file__).with_name("killed.py")), str(source), str(tmp_path / "kills"), "4"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     kills = done.stdout.splitlines()
     assert len(kills) > 8
@@ -237,7 +237,8 @@ def test_the_command_counts_and_exits_with_1_for_a_bad_item(tmp_path: Path) -> N
 
 
 def test_few_items_are_in_hand_and_their_order_stays() -> None:
-    begun, written = [], []
+    begun: list[int] = []
+    written: list[str] = []
 
     def numbers() -> Iterator[int]:
         for number in range(50):

@@ -37,8 +37,8 @@ def main(folder: Path, devices: int, examples_a_step: int = 2) -> None:
     """``examples_a_step`` are spread over the processes; what is left of them comes one after the other."""
     task.VALIDATION_SCENES, task.VALIDATION_SIZE = 1, (96, 128)
     task._validation_scenes.cache_clear()
-    CrispTask.on_before_optimizer_step = gradients  # type: ignore[method-assign]
-    run.pl.Trainer = functools.partial(run.pl.Trainer, accumulate_grad_batches=examples_a_step // devices)
+    CrispTask.on_before_optimizer_step = gradients  # type: ignore[method-assign,assignment]
+    run.pl.Trainer = functools.partial(run.pl.Trainer, accumulate_grad_batches=examples_a_step // devices)  # type: ignore[misc,assignment]
     run.train(RECIPE, folder, "cpu", devices, workers=0)
 
 

@@ -60,8 +60,8 @@ def read(job: Job, settings: Settings) -> Read:
     """The first third of ``run``: the files, checked, the depth in the picture's camera. Raises InputError."""
     check(job, settings)
     if job.low is None:
-        rgb = io.read_rgb(job.start)
-        return Read(job, settings, None, rgb, [f"rgb      {job.start.name}: {rgb.shape[1]}x{rgb.shape[0]}"])
+        alone = io.read_rgb(job.start)
+        return Read(job, settings, None, alone, [f"rgb      {job.start.name}: {alone.shape[1]}x{alone.shape[0]}"])
     low, lines = _read_low(job.low, job, settings)
     rgb = None if job.rgb is None else io.read_rgb(job.rgb)
     if rgb is not None and job.rgb is not None:

@@ -188,7 +188,7 @@ def predict(
         def run(done: Callable[[list[str]], None]) -> list[str]:
             if not video:
                 return batch.run_all(jobs, loaded, settings, done)
-            return batch.run_video(jobs, loaded, settings, film and (film, fps), done)
+            return batch.run_video(jobs, loaded, settings, (film, fps) if film else None, done)
 
         _predict_many(len(jobs), lonely, run)
         return

@@ -164,7 +164,7 @@ class OnDevice(Model):
         return self._run(self.model, parts)
 
     def _both(self, **parts: Any) -> tuple[Depth, Depth]:
-        depth, error = self._run(self.model.estimate, parts)
+        depth, error = self._run(self.model.estimate, parts)  # type: ignore[arg-type]
         return depth, error
 
     def _run(self, call: Callable[..., Any], parts: dict[str, Any]) -> Any:

@@ -200,7 +200,7 @@ def _quantised(model: Model, path: Path, scale: float) -> str:
         warnings.simplefilter("ignore")
         made = nncf.quantize(
             graph,
-            nncf.Dataset([{k: x.numpy() for k, x in parts.items()} for parts in examples]),
+            nncf.Dataset([{k: x.numpy() for k, x in parts.items() if x is not None} for parts in examples]),
             subset_size=len(examples),
             ignored_scope=nncf.IgnoredScope(names=last, types=other, validate=False),
         )

@@ -129,6 +129,8 @@ def _prediction(depth: Depth, error: Depth | None, mask: Mask, unit: str) -> Pre
     height, width = size = (depth.shape[-2], depth.shape[-1])
     seen = F.interpolate(mask.to(torch.uint8), size, mode="nearest-exact")
     values, valid = depth[0, 0].float().numpy(), seen[0, 0].numpy() > 0
+    if unit != "relative":
+        valid &= values > 0  # a filter may swing below 0 beside an edge: no depth is there
     if error is None:
         share = None if unit == "relative" else from_distance(mask[0, 0].numpy(), (height, width))
         return Prediction(values, valid, unit, share)
@@ -142,7 +144,7 @@ def _from_rgb(model: Model, rgb: Array | None, size: Size | None, focal_px: floa
         raise InputError("this model needs the colour picture: pass --rgb (rgb=…)")
     whole = _rgb_tensor(rgb)
     size = size or (whole.shape[-2], whole.shape[-1])
-    check_size(size)
+    check_size(size, model, size)
     check_aspect((whole.shape[-2], whole.shape[-1]), size)
     picture = resize_rgb(whole, size)
     with torch.inference_mode():

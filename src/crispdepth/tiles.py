@@ -46,8 +46,8 @@ def can_tile(low: Size, size: Size) -> bool:
 
 
 def fitting(low: Size, size: Size) -> Size:
-    """The size next to ``size`` that can be made in tiles: a whole multiple of ``low``."""
-    height, width = (max(1, round(size[i] / low[i])) * low[i] for i in (0, 1))
+    """The size below ``size`` that can be made in tiles: a whole multiple of ``low``."""
+    height, width = (max(1, size[i] // low[i]) * low[i] for i in (0, 1))
     return height, width
 
 

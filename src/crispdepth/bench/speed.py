@@ -156,7 +156,7 @@ def _compiled(name: str) -> Model:
     """A copy of the model, compiled by torch at its first run."""
     model = load(name)
     if hasattr(model, "estimate"):
-        model.estimate = torch.compile(model.estimate)
+        vars(model)["estimate"] = torch.compile(model.estimate)  # type: ignore[arg-type]
     else:
         model.compile()
     return model

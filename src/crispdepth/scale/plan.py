@@ -142,7 +142,8 @@ def _absolute(store: Store, path: str) -> str:
 
 def _in_tar(store: Store, file: str) -> Iterator[Item]:
     """WebDataset's samples: neighbours with one key, which ends at the first dot of the file's name."""
-    last, urls = "", {}
+    last = ""
+    urls: dict[str, str] = {}
     for name, url in _members(store, file):
         folder, slash, base = name.rpartition("/")
         key, _, ending = base.partition(".")
@@ -168,7 +169,7 @@ def _members(store: Store, file: str) -> Iterator[tuple[str, str]]:
         try:
             with tarfile.open(fileobj=opened, mode="r:") as tar:
                 while (member := tar.next()) is not None:
-                    tar.members = []  # it would keep them all
+                    tar.members = []  # type: ignore[attr-defined]  # it would keep them all
                     if member.isfile():
                         yield member.name, f"{store.url_of(file)}#{member.offset_data},{member.size}"
         except tarfile.TarError as error:

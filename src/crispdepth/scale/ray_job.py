@@ -46,7 +46,7 @@ class OnRay:
             blocks = min(len(numbers), BLOCKS_A_WORKER * workers)
             pending = ray.data.from_items([{"number": n} for n in numbers], override_num_blocks=blocks)
             done = pending.map_batches(
-                _Worker,  # type: ignore[arg-type]
+                _Worker,
                 fn_constructor_args=(bulk,),
                 batch_size=None,
                 compute=ActorPoolStrategy(size=min(workers, blocks)),

@@ -110,7 +110,13 @@ class Session:
                 for field, url in urls.items():
                     files[field] = fetch(url, Path(name), field)
                 out = folder / (hashlib.sha256(item.name.encode()).hexdigest()[:32] + suffix)
-                return replace(at, read=batch.read(Job(out=out, **files), self.bulk.settings))
+                return replace(
+                    at,
+                    read=batch.read(
+                        Job(files.get("low"), out, files.get("rgb"), confidence=files.get("confidence")),
+                        self.bulk.settings,
+                    ),
+                )
             except (InputError, MemoryError) as error:
                 return replace(at, reason=_line(error, {path: urls[field] for field, path in files.items()}))
 
@@ -143,8 +149,7 @@ class Session:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = staged.stat().st_size
         self.store.put(staged, name)
-        found = {"out": name, "bytes": size, "sha256": digest, "width": at.width, "height": at.height}
-        return at, replace(row, status=DONE, **found)
+        return at, replace(row, status=DONE, out=name, bytes=size, sha256=digest, width=at.width, height=at.height)
 
 
 def staging(store: Store) -> tempfile.TemporaryDirectory[str]:
