@@ -183,7 +183,7 @@ class Desk:
         folder = self.folder / token
         folder.mkdir()
         job = Job(
-            low=given["low"],
+            low=given.get("low"),
             out=folder / "sharp.png",
             rgb=given.get("rgb"),
             points=folder / "cloud.ply",

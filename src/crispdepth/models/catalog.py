@@ -17,7 +17,7 @@ from crispdepth.models.symbiotic import Symbiotic
 from crispdepth.types import InputError, Model
 
 DEFAULT = "crisp"
-DEFAULT_WITHOUT_RGB = "bicubic"
+DEFAULT_WITHOUT_RGB = "ctkt"
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"  # inside the package, a card (.md) beside each file
 
 
@@ -125,6 +125,12 @@ CATALOG: dict[str, Entry] = {
         build=partial(Crisp.from_file, WEIGHTS / "crisp.safetensors"),
         task="RGB + low depth: the default",
         source="crispdepth's own network, trained on made-up scenes only (crispdepth train crisp)",
+    ),
+    "ctkt": Entry(
+        build=partial(Ctkt.from_file, WEIGHTS / "ctkt.safetensors"),
+        task="low depth alone: the default without RGB",
+        source="after Sun et al., Cross-task knowledge transfer for depth super-resolution, CVPR 2021; made-up scenes only",
+        inputs=("low",),
     ),
     "bicubic": Entry(
         build=classical.Bicubic,
