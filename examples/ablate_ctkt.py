@@ -1,6 +1,6 @@
 """What depth super-resolution gains from a network that sees colours: CTKT's parts switched on one by one.
 
-    python examples/ablate_ctkt.py runs/ctkt-ablation --steps 1000 [--rows "DSRNet alone"] [--seeds 0,1,2]
+    python examples/ablate_ctkt.py runs/ctkt-ablation --steps 1000 [--side 160] [--rows "DSRNet alone"] [--seeds 0,1,2]
         [--scenes-folder FOLDER] [--quick]
 
 Trains every row with every seed on made-up scenes on the CPU, alike but for the row's own change, and prints RMSE as
@@ -51,11 +51,13 @@ def main() -> None:
         "--quick", action="store_true", help="two steps of one row of tiny networks, to see that it runs"
     )
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--side", type=int, default=160, help="of the patches, four a step")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="ROW")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--scenes-folder", type=Path)
     asked = parser.parse_args()
-    words = [f"steps={asked.steps}", f"validate_every={asked.steps}", "warmup=50", "ema=0.99", "ramp=300"]
+    words = [f"steps={asked.steps}", f"validate_every={asked.steps}", "ema=0.99"]
+    words += [f"patches=[[4,{asked.side}]]", f"warmup={asked.steps // 20}", f"ramp={asked.steps // 3}"]
     if asked.quick:
         asked.rows, asked.seeds, asked.folder = ["all, with structure prediction"], "0", asked.folder / "quick"
         words += [*QUICK, "steps=2", "validate_every=2"]
