@@ -266,3 +266,17 @@ def test_protocols_treat_eigens_nyu_like_nyu() -> None:
     for protocol in PROTOCOLS.values():
         assert protocol.border("nyu_eigen") == protocol.border("nyu")
         assert protocol.clip_truth_m.get("nyu_eigen") == protocol.clip_truth_m.get("nyu")
+
+
+def test_a_set_is_found_by_its_name_where_the_environment_keeps_data_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CRISPDEPTH_DATA", raising=False)
+    with pytest.raises(InputError, match=r"\$CRISPDEPTH_DATA/lu"):
+        find("lu", None)
+    monkeypatch.setenv("CRISPDEPTH_DATA", str(tmp_path))
+    with pytest.raises(InputError, match="needs --root"):
+        find("lu", None)
+    (tmp_path / "lu").mkdir()
+    with pytest.raises(InputError, match="found no pair of lu"):
+        find("lu", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -72,12 +73,23 @@ def find(name: str, root: Path | None, unit: str | None = None, part: str = "tes
         raise InputError(f"data set {name} is for measuring only; to learn from: scenes, {learnable}")
     if row.made_here:
         return samples()
+    root = root or _kept(name)
     if root is None:
-        raise InputError(f"data set {name} needs --root, a folder with {row.layout}")
+        raise InputError(
+            f"data set {name} needs --root, a folder with {row.layout} "
+            f"(or put it at $CRISPDEPTH_DATA/{name}, where all your data sets are)"
+        )
     readers = samples(root) if row.unit else samples(root, unit)
     if not readers:
         raise InputError(f"found no pair of {name} in {root}: it needs {row.layout}. {row.source}")
     return readers
+
+
+def _kept(name: str) -> Path | None:
+    """The set's folder under the one that the environment names."""
+    around = os.environ.get("CRISPDEPTH_DATA")
+    inside = Path(around) / name if around else None
+    return inside if inside is not None and inside.is_dir() else None
 
 
 SETS: dict[str, DataSet] = {

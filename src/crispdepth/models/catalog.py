@@ -129,7 +129,7 @@ CATALOG: dict[str, Entry] = {
     "ctkt": Entry(
         build=partial(Ctkt.from_file, WEIGHTS / "ctkt.safetensors"),
         task="low depth alone: the default without RGB",
-        source="after Sun et al., Cross-task knowledge transfer for depth super-resolution, CVPR 2021; made-up scenes only",
+        source="after Sun et al., Cross-task knowledge transfer (CTKT), CVPR 2021; trained on made-up scenes only",
         inputs=("low",),
     ),
     "bicubic": Entry(
