@@ -126,6 +126,11 @@ CATALOG: dict[str, Entry] = {
         task="RGB + low depth: the default",
         source="crispdepth's own network, trained on made-up scenes only (crispdepth train crisp)",
     ),
+    "crisp-tiny": Entry(
+        build=partial(Crisp.from_file, WEIGHTS / "crisp-tiny.safetensors"),
+        task="RGB + low depth: smaller and faster, less sharp",
+        source="crispdepth's own network, trained on made-up scenes only (crispdepth train crisp-tiny)",
+    ),
     "ctkt": Entry(
         build=partial(Ctkt.from_file, WEIGHTS / "ctkt.safetensors"),
         task="low depth alone: the default without RGB",
