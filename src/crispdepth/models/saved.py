@@ -94,7 +94,7 @@ def _header(file: IO[bytes], size: int) -> tuple[dict[str, str], dict[str, tuple
 
 def _check_config(x: Any, depth: int = 0) -> None:
     """Raise ValueError for numbers in a config that would make a network of absurd size."""
-    if depth > 4 or (isinstance(x, list) and len(x) > 64) or (isinstance(x, str) and len(x) > 1000):
+    if depth > 4 or (isinstance(x, list) and len(x) > 64) or (isinstance(x, str) and len(x) > 20_000):
         raise ValueError("its config is too long")
     if isinstance(x, int | float) and not -LARGEST_WORD <= x <= LARGEST_WORD:
         raise ValueError(f"its config says {x:g}, which no network of ours needs")
