@@ -13,7 +13,7 @@ from test_crisp import shuffled
 
 from crispdepth import export as exporting
 from crispdepth.bench import report, speed
-from crispdepth.engines import WORTH, Choice, Machine, OnDevice, Wanted, choose, opened, prepared
+from crispdepth.engines import Choice, Machine, OnDevice, Wanted, choose, opened, prepared
 from crispdepth.export import AGREE, export
 from crispdepth.exportable import ratio, resized
 from crispdepth.geometry import fill
@@ -163,26 +163,24 @@ def test_the_command_predicts_with_an_exported_file_and_says_so(files: Path, tmp
     refused(crispdepth("predict", *words, "--engine", "onnx", "--device", "cuda", "-o", tmp_path / "c.npy"), "cpu")
 
 
-def picked(machine: Machine, pictures: int = 1, wanted: Wanted = AUTO) -> tuple[str, str, str]:
-    choice = choose(wanted, shuffled(), pictures, machine)
+def picked(machine: Machine, wanted: Wanted = AUTO) -> tuple[str, str, str]:
+    choice = choose(wanted, shuffled(), machine)
     assert choice.why
     return choice.engine, choice.device, choice.precision
 
 
 def test_the_engine_is_chosen_by_what_the_machine_has() -> None:
     assert picked(Machine()) == ("torch", "cpu", "float32")
-    assert picked(Machine(), WORTH) == ("torch", "cpu", "float32")
     assert picked(Machine(packages=BOTH)) == ("torch", "cpu", "float32")
-    assert picked(Machine(packages=BOTH), WORTH) == ("openvino", "cpu", "float32")
-    assert picked(Machine(bf16=True, packages=BOTH), WORTH) == ("torch", "cpu", "bf16")
-    assert picked(Machine(cuda=True, bf16=True, packages=BOTH), WORTH) == ("torch", "cuda", "float16")
-    assert picked(Machine(mps=True, packages=BOTH), WORTH) == ("torch", "mps", "float32")
+    assert picked(Machine(bf16=True, packages=BOTH)) == ("torch", "cpu", "bf16")
+    assert picked(Machine(cuda=True, bf16=True, packages=BOTH)) == ("torch", "cuda", "float16")
+    assert picked(Machine(mps=True, packages=BOTH)) == ("torch", "mps", "float32")
     assert picked(Machine(cuda=True), wanted=Wanted(device="cpu")) == ("torch", "cpu", "float32")
     assert picked(Machine(cuda=True), wanted=Wanted("onnx")) == ("onnx", "cpu", "float32")
     assert picked(Machine(bf16=True), wanted=Wanted(precision="float32")) == ("torch", "cpu", "float32")
     everything = Machine(cuda=True, bf16=True, packages=BOTH)
-    assert choose(AUTO, load("fgs"), WORTH, everything).device == "cpu"  # OpenCV knows no GPU
-    assert choose(AUTO, small_ctkt(), WORTH, everything).precision == "float32"  # not measured
+    assert choose(AUTO, load("fgs"), everything).device == "cpu"  # OpenCV knows no GPU
+    assert choose(AUTO, small_ctkt(), everything).precision == "float32"  # not measured
 
 
 def test_what_the_machine_lacks_is_refused() -> None:

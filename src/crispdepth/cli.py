@@ -181,7 +181,7 @@ def predict(
         raise InputError("--video is for many frames and --film is for --video: --low 'depth/*.png' --video")
     jobs, lonely = batch.pair(job, suffix) if many else ([job], [])
     model = model or catalog.default(jobs[0].low is not None, jobs[0].rgb is not None)
-    loaded, choice = engines.opened(model, wanted, len(jobs))
+    loaded, choice = engines.opened(model, wanted)
     if many:
         typer.echo(f"engine   {choice}")
 

@@ -18,7 +18,6 @@ from crispdepth.types import Depth, InputError, Model
 
 ENGINES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}  # our word: the package
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
-WORTH = 50  # pictures from which on a graph's start (some seconds) is earned back
 HALVED = ("Crisp",)  # classes for which 16 bits were measured; `auto` gives the others float32
 
 
@@ -74,11 +73,11 @@ class Choice:
         return f"{self.engine}, {self.device}, {self.precision}: {self.why}"
 
 
-def choose(wanted: Wanted, model: Model, pictures: int, machine: Machine) -> Choice:
-    """The engine for ``pictures`` pictures. Raises InputError for what this machine, or the engine, cannot do.
+def choose(wanted: Wanted, model: Model, machine: Machine) -> Choice:
+    """The engine for ``model``. Raises InputError for what this machine, or the engine, cannot do.
 
-    CUDA, then MPS (never float64 there), then the CPU: bf16 where it multiplies such matrices itself; else OpenVINO in
-    float32 where it is installed, the model is known to export whole, and the pictures are many; else torch.
+    Torch unless another engine is asked for (none was faster where it was measured, docs/engines.md), on CUDA, then
+    MPS (never float64 there), then the CPU: bf16 where it multiplies such matrices itself, else float32.
     """
     name = type(model).__name__
     graph = wanted.engine in ("onnx", "openvino")
@@ -100,11 +99,6 @@ def choose(wanted: Wanted, model: Model, pictures: int, machine: Machine) -> Cho
     precision, why = wanted.precision, "as asked for"
     if precision == "auto":
         precision, why = _precision(device, name, machine)
-    slow = device == "cpu" and precision == "float32" and wanted.precision == "auto"
-    if slow and wanted.engine == "auto" and "openvino" in machine.packages and name == "Crisp":
-        if pictures >= WORTH:
-            return Choice("openvino", "cpu", "float32", f"the fastest float32 here, and there are {pictures} pictures")
-        why = f"below {WORTH} pictures another engine's start takes longer than it saves"
     return Choice("torch", device, precision, why)
 
 
@@ -118,9 +112,7 @@ def _precision(device: str, name: str, machine: Machine) -> tuple[str, str]:
     return "float32", "nothing faster is installed" if device == "cpu" else "mixed precision was not measured there"
 
 
-def opened(
-    name: str, wanted: Wanted = Wanted(), pictures: int = 1, machine: Machine | None = None
-) -> tuple[Model, Choice]:
+def opened(name: str, wanted: Wanted = Wanted(), machine: Machine | None = None) -> tuple[Model, Choice]:
     """The model called ``name`` (as ``load``; or an exported .onnx, .xml), ready to run, and what it runs on.
 
     Each engine's result is the same, to 1e-4 of the depth's range in float32 (checked when it is made).
@@ -129,10 +121,10 @@ def opened(
         engine = "onnx" if name.endswith(".onnx") else "openvino"
         if wanted.engine not in ("auto", engine):
             raise InputError(f"{name} is a file for --engine {engine}: leave --engine out")
-        choose(Wanted(engine, wanted.device, wanted.precision), Model(), pictures, machine or Machine.here())
+        choose(Wanted(engine, wanted.device, wanted.precision), Model(), machine or Machine.here())
         return Graph(Path(name)), Choice(engine, "cpu", "as the file has it", "an exported file")
     model = load(name)
-    choice = choose(wanted, model, pictures, machine or Machine.here())
+    choice = choose(wanted, model, machine or Machine.here())
     return prepared(model, choice), choice
 
 
