@@ -109,7 +109,7 @@ def _precision(device: str, name: str, machine: Machine) -> tuple[str, str]:
         return "float16", "mixed precision on the GPU"
     if device == "cpu" and machine.bf16:
         return "bf16", "this CPU multiplies bf16 matrices itself"
-    return "float32", "this CPU has no units for 16 bits" if device == "cpu" else "mixed precision was not measured there"
+    return "float32", "no 16-bit units in this CPU" if device == "cpu" else "mixed precision was not measured there"
 
 
 def opened(name: str, wanted: Wanted = Wanted(), machine: Machine | None = None) -> tuple[Model, Choice]:
