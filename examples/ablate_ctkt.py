@@ -1,7 +1,7 @@
 """What depth super-resolution gains from a network that sees colours: CTKT's parts switched on one by one.
 
-    python examples/ablate_ctkt.py runs/ctkt-ablation --steps 1000 [--side 160] [--rows "DSRNet alone"] [--seeds 0,1,2]
-        [--scenes-folder FOLDER] [--quick]
+    python examples/ablate_ctkt.py runs/ctkt-ablation [-o docs/ctkt.md] [--steps 1000] [--side 160]
+        [--rows "DSRNet alone"] [--seeds 0,1,2] [--scenes-folder FOLDER] [--quick]
 
 Trains every row with every seed on made-up scenes on the CPU, alike but for the row's own change, and prints RMSE as
 a share of bicubic's on validation scenes, mean ± standard deviation over the seeds: a difference smaller than that is
@@ -16,6 +16,7 @@ import argparse
 from pathlib import Path
 from statistics import mean, pstdev
 
+from crispdepth.bench.report import write_between
 from crispdepth.training.examples import Scenes
 from crispdepth.training.recipes import changed, find
 from crispdepth.training.run import last_validation, train
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="ROW")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--scenes-folder", type=Path)
+    parser.add_argument("-o", "--out", type=Path, help="a page with <!-- ablation --> marks, for the table")
     asked = parser.parse_args()
     words = [f"steps={asked.steps}", f"validate_every={asked.steps}", "ema=0.99"]
     words += [f"patches=[[4,{asked.side}]]", f"warmup={asked.steps // 20}", f"ramp={asked.steps // 3}"]
@@ -68,13 +70,18 @@ def main() -> None:
             if not last_validation(folder):
                 recipe = changed(find("ctkt"), [*words, f"seed={seed}", *ROWS[row]])
                 train(recipe, folder, accelerator="cpu", source=Scenes(asked.scenes_folder))
-    print(f"| {asked.steps} steps, RMSE as a share of bicubic's | seeds | {' | '.join(SCALES)} | DENet's error |")
-    print("|---" * (len(SCALES) + 3) + "|")
+    lines = [
+        f"| {asked.steps} steps, RMSE as a share of bicubic's | seeds | {' | '.join(SCALES)} | DENet's error |",
+        "|---" * (len(SCALES) + 3) + "|",
+    ]
     for row in ROWS:
         done = [last for seed in seeds if (last := last_validation(run_folder(asked.folder, row, seed)))]
         if done:
-            print(f"| {row} | {len(done)} | " + " | ".join(cell(done, f"share_{scale}") for scale in SCALES), end="")
-            print(f" | {cell(done, 'estimation_share')} |")
+            cells = [cell(done, f"share_{scale}") for scale in SCALES] + [cell(done, "estimation_share")]
+            lines.append(f"| {row} | {len(done)} | {' | '.join(cells)} |")
+    print("\n".join(lines))
+    if asked.out:
+        write_between(asked.out, "ablation", "\n".join(lines))
 
 
 def run_folder(folder: Path, row: str, seed: str) -> Path:
