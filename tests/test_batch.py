@@ -83,6 +83,18 @@ def test_holes_are_filled_and_said_or_kept_on_request(tmp_path: Path) -> None:
     assert kept[24:].all()
 
 
+def test_what_comes_out_below_0_is_left_as_a_hole_and_said(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path)
+    steep = np.full((12, 16), 60, np.uint16)
+    steep[:, 8:] = 60_000  # bicubic swings by 7 % of this step
+    Image.fromarray(steep).save(low)
+    lines = run(Job(low, tmp_path / "o.png", rgb), load("bicubic"), Settings(unit="mm"))
+    assert any("at or below 0" in line for line in lines)
+    holes = ~read_depth(tmp_path / "o.png", "mm").valid
+    assert 0 < holes.mean() < 0.1
+    assert not holes[:, 40:].any()
+
+
 def test_intrinsics_of_another_size_are_rescaled_and_of_another_shape_refused(tmp_path: Path) -> None:
     low, rgb = write_inputs(tmp_path)
     clouds = []

@@ -94,20 +94,26 @@ def _bytes(count: int) -> str:
 
 
 def kept_of(work: Work) -> tuple[np.ndarray, list[str]]:
-    """Where the result keeps a value, (H, W) bool, and what to say of the holes."""
-    valid, settings = work.result.valid, work.settings
-    if valid.all():
-        return valid, []
-    kept = np.ones_like(valid)
-    what = "filled from around (--keep-holes leaves them)"
+    """Where the result keeps a value, (H, W) bool, and what to say of the holes. None is kept at or below 0."""
+    result, settings = work.result, work.settings
+    valid, usable = result.valid, np.ones_like(result.valid)
+    if result.unit != "relative":
+        usable = result.depth > 0
+    lines = []
+    if not usable.all():
+        lines.append(f"holes    {np.sum(~usable)} pixels came out at or below 0, beside a steep edge: left as holes")
+    unseen = 1 - (valid | ~usable).mean()
+    if not unseen:
+        return usable, lines
+    kept, what = usable, "filled from around (--keep-holes leaves them)"
     if settings.keep_holes:
         kept, what = valid, "left as holes"
     elif settings.max_hole_px is not None:
-        kept = ~wide_holes(torch.from_numpy(valid)[None, None], settings.max_hole_px)[0, 0].numpy()
+        kept = usable & ~wide_holes(torch.from_numpy(valid)[None, None], settings.max_hole_px)[0, 0].numpy()
         what = (
             f"{1 - kept.mean():.1%} in holes wider than {settings.max_hole_px} px left, the others filled from around"
         )
-    return kept, [f"holes    {1 - valid.mean():.1%} of the result had no reading nearby: {what}"]
+    return kept, [*lines, f"holes    {unseen:.1%} of the result had no reading nearby: {what}"]
 
 
 def _classes(result: Prediction, path: Path, most: int = 3) -> Output:
