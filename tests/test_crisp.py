@@ -19,7 +19,7 @@ from crispdepth.models.classical import Bicubic
 from crispdepth.models.crisp import TINY_CONFIG, Crisp, CrispConfig
 from crispdepth.types import Depth, InputError, Mask, Rgb, Sample
 
-SMALL = CrispConfig(widths=(8, 8, 8, 8), encoder=(0, 1, 1), middle=1, decoder=(1, 1, 1), context=1)
+SMALL = CrispConfig(widths=(8, 8, 8), encoder=(0, 1), middle=1, context=1, decoder=1, stages=(1, 1))
 NETWORKS = ("crisp",)
 
 
@@ -34,7 +34,8 @@ def shuffled(config: CrispConfig = SMALL) -> Crisp:
     """A network whose last layer is not zero, so that everything matters."""
     torch.manual_seed(0)
     network = Crisp(config).eval()
-    torch.nn.init.normal_(network.head.weight, std=0.05)
+    for leave in network.leave:
+        torch.nn.init.normal_(leave.weight, std=0.05)  # type: ignore[arg-type]
     return network
 
 
@@ -80,6 +81,44 @@ def test_the_expected_error_is_positive_and_in_the_unit_of_the_map(scene: Sample
     assert error.shape == depth.shape
     assert (error > 0).all()
     torch.testing.assert_close(thousandfold, 1000 * error, rtol=1e-3, atol=0)
+
+
+def test_each_stage_is_told_what_the_one_before_lacks(scene: Sample) -> None:
+    network = shuffled()
+    low, valid, rgb = inputs(scene)
+    with torch.inference_mode():
+        before = network.staged(low, valid, rgb)
+        torch.nn.init.zeros_(network.back[0].weight)  # type: ignore[arg-type]
+        after = network.staged(low, valid, rgb)
+    assert len(before.sides) == 1
+    assert torch.equal(before.sides[0], after.sides[0])
+    assert not torch.equal(before.depth, after.depth)
+
+
+def test_without_colours_the_picture_changes_nothing_else_it_does(scene: Sample) -> None:
+    low, valid, rgb = inputs(scene)
+    for colours in (True, False):
+        network = shuffled(CrispConfig(**{**vars(SMALL), "colours": colours}))
+        with torch.inference_mode():
+            assert torch.equal(network(low, valid, rgb), network(low, valid, 1 - rgb)) != colours
+
+
+@pytest.mark.parametrize("size", [(481, 643), (30, 17)])
+def test_the_last_rows_and_columns_of_odd_sizes_are_no_worse(size: tuple[int, int]) -> None:
+    """Padding moves nothing: an image cut by a few pixels gives the same result away from the cut."""
+    network = shuffled(CrispConfig(**{**vars(SMALL), "context": 0, "middle": 0, "rounds": 0, "phase": False}))
+    torch.manual_seed(1)
+    low, rgb = torch.rand(1, 1, size[0] // 2, size[1] // 2) + 1, torch.rand(1, 3, *size)
+    low[..., 0, 0], low[..., 0, 1] = 0.5, 3.0  # the same range in both
+    valid = torch.ones_like(low, dtype=torch.bool)
+    with torch.inference_mode():
+        whole = network(low, valid, rgb[..., : size[0] // 2 * 2, : size[1] // 2 * 2])
+        cut = network(
+            low[..., :-1, :-1], valid[..., :-1, :-1], rgb[..., : size[0] // 2 * 2 - 2, : size[1] // 2 * 2 - 2]
+        )
+    if min(size) > 200:
+        torch.testing.assert_close(cut[..., :-120, :-120], whole[..., : cut.shape[-2] - 120, : cut.shape[-1] - 120])
+    assert torch.isfinite(cut).all()
 
 
 def test_another_scale_along_each_axis_works(scene: Sample) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,38 +16,40 @@ from crispdepth.models import saved
 from crispdepth.types import Depth, Local, Mask, Model, Rgb, Size
 
 OCTAVES = 6  # enlargements of 1, 2, 4 … 32
-STRIDE = 16  # the coarsest level sees one pixel for 16 x 16 of the picture
+FOLD = 4  # the finest level sees one pixel for 4 x 4 of the picture
+STRIDE = 16  # the coarsest level, one for 16 x 16
 FLAT = 0.001  # of the low map's range a pixel: slopes below this are none
-HALO_LOW_PX = 8  # the rounds of consistency look so far
-TINY = 0.02  # of the low map's range: below this, contrast is noise or rounding
+HALO_LOW_PX = 12  # how far tiles overlap: the U's levels and the rounds of back-projection look so far
+TINY = 0.02  # of the low map's range: below this, contrast is noise or rounding; changes are counted in no less
 
 
 @dataclass(frozen=True)
 class CrispConfig:
-    """``widths``: channels at 1/2, 1/4, 1/8, 1/16 of the picture; ``encoder``, ``decoder``: residual blocks at
-    1/2, 1/4, 1/8 on the way down and up; ``middle``: at 1/16.
+    """``widths``: channels at 1/4, 1/8, 1/16 of the picture; ``encoder``: residual blocks at 1/4 and 1/8 on the way
+    down; ``middle``, ``context``: at 1/16, of small and of large kernels; ``decoder``: at 1/8 on the way up;
+    ``stages``: at 1/4, before each estimate of the depth.
 
-    ``context``: large-kernel blocks at 1/16. The others switch one idea off each, for ablations:
-    ``phase``: the network is told the scale and where each pixel lies in its low pixel; ``gates``: channels are
-    turned up or down by the scale; ``contrast``: changes are counted in the low map's local contrast; ``rounds``:
-    corrections towards the measurement at the end; ``edges``: they may move edges instead of raising areas.
-    ``kernel``, off, changes one: each pixel moves towards a mixture of its 3x3 low readings instead.
+    The others switch one idea off each, for ablations: ``phase``: the network is told the scale and where each pixel
+    lies in its low pixel; ``gates``: channels are turned up or down by the scale; ``contrast``: changes are counted in
+    the low map's local contrast; ``rounds``: corrections towards the measurement at the end; ``edges``: they may move
+    edges instead of raising areas. ``colours``: the picture is seen.
     """
 
-    widths: tuple[int, int, int, int] = (32, 64, 96, 128)
-    encoder: tuple[int, int, int] = (1, 1, 2)
+    widths: tuple[int, int, int] = (64, 128, 128)
+    encoder: tuple[int, int] = (1, 1)
     middle: int = 2
-    decoder: tuple[int, int, int] = (1, 2, 2)
     context: int = 2
+    decoder: int = 2
+    stages: tuple[int, ...] = (2, 2, 2)
     phase: bool = True
     gates: bool = True
     contrast: bool = True
-    rounds: int = 3
+    rounds: int = 1
     edges: bool = True
-    kernel: bool = False
+    colours: bool = True
 
 
-TINY_CONFIG = CrispConfig(widths=(16, 32, 48, 64), encoder=(0, 1, 1), middle=1, decoder=(1, 1, 1), context=1)
+TINY_CONFIG = CrispConfig(widths=(32, 48, 64), encoder=(0, 1), middle=1, context=1, decoder=1, stages=(1, 2))
 
 
 class Block(nn.Module):
@@ -92,6 +93,15 @@ class Context(nn.Module):
         return x + self.narrow(F.relu(self.widen(self.look(x)), inplace=True))
 
 
+class Made(NamedTuple):
+    """``depth`` and ``error``, the error to expect at each pixel (mean absolute), both (b, 1, H, W), and the depth as
+    it was after each stage but the last (``sides``)."""
+
+    depth: Depth
+    error: Depth
+    sides: list[Depth]
+
+
 class Crisp(Model):
     """RGB and a low-resolution depth map of any smaller size to sharp depth, and how far it may be off.
 
@@ -99,20 +109,20 @@ class Crisp(Model):
        Holes are filled smoothly first (``geometry.fill``); the network is told where.
     2. **Enlarge** x bicubically to the picture's size, and with it the smallest and largest of each 3x3 low
        readings, near and far. Their difference is the local *contrast*.
-    3. **A U of plain convolutions** works at 1/2 to 1/16 of the picture: its input is the picture, x, and x as
-       a share of near..far, all folded 2x2 into channels (pixel unshuffle, nothing lost), and at 1/2 resolution
-       the contrast, the mask of readings, the scale, and the *phase*: where in its low pixel a pixel lies.
-       Each level has residual blocks on the way down and up; the coarsest looks far with 7x7 kernels.
-       Shortcuts between the two sides are sums. No layer works at full resolution. One set of weights serves
-       all scales: each block's channels are turned up or down by the scale.
-    4. **Five maps come out** (pixel shuffle): a, b, the shares w and e, the logarithm of the error.
-       depth = x + contrast · a + b. Counting in contrast keeps flat places flat whatever the picture shows,
-       and makes "foreground or background?" the same question for a small step and a large one.
-    5. **Consistency**, three rounds: what the shrunken depth lacks beside the low map, low - shrink(depth), is
-       enlarged and added, w times, w in 0..2 at every pixel: so a measurement that is trusted comes back when
-       the result is shrunk, and one that looks like noise is overruled. The share e of it goes where the depth
-       is steep, in proportion to its slope: a low pixel on an edge reads too much because the edge lies a
-       little off, so the edge is moved, and both its sides stay flat.
+    3. **A U of plain convolutions** at 1/4, 1/8 and 1/16 of the picture. 4x4 pixels of the picture, and of x as a
+       share of near..far, are channels of one pixel (pixel unshuffle, nothing lost); each level is also told x, its
+       share, the contrast and the mask of readings, and the finest the scale and the *phase*: where in its low pixel
+       a pixel lies. The coarsest level looks far with 7x7 kernels. One set of weights serves all scales: each
+       block's channels are turned up or down by the scale. Most of the work is done at 1/4, on the way up.
+    4. **Stages** (Irani and Peleg 1991; as in ``ctkt``): after every few blocks the 4x4 pixels of each place are put
+       back, changes a and b, and depth = x + contrast · a + b. It is shrunk, and the next stage is told what it lacks
+       beside the low map. Counting in contrast keeps flat places flat whatever the picture shows, and makes
+       "foreground or background?" the same question for a small step and a large one.
+    5. **Consistency** at the end: what the shrunken depth still lacks, low - shrink(depth), is enlarged and added, w
+       times, w in 0..2 at every pixel: so a measurement that is trusted comes back when the result is shrunk, and one
+       that looks like noise is overruled. The share e of it goes where the depth is steep, in proportion to its
+       slope: a low pixel on an edge reads too much because the edge lies a little off, so the edge is moved, and both
+       its sides stay flat. The last stage says w, e and the logarithm of the error.
 
     Everything is convolution and resampling: any size, any scale, also a different one along each axis.
     """
@@ -122,31 +132,37 @@ class Crisp(Model):
     def __init__(self, config: CrispConfig = CrispConfig()) -> None:
         super().__init__()
         self.config = config
-        w = config.widths
-        folded = 4 * (3 + 1 + int(config.contrast))
-        self.stem = nn.Conv2d(folded + 2 + (6 if config.phase else 0), w[0], 3, padding=1)
-        pairs = list(itertools.pairwise(w))
-        self.encoder = nn.ModuleList(_blocks(w[i], config.encoder[i], config.gates) for i in range(3))
-        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
-        self.middle = _blocks(w[3], config.middle, config.gates)
-        self.context = nn.Sequential(*(Context(w[3]) for _ in range(config.context)))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
-        self.decoder = nn.ModuleList(_blocks(w[i], config.decoder[i], config.gates) for i in range(3))
-        self.head = nn.Conv2d(w[0], 4 * (4 + int(config.edges) + 9 * int(config.kernel)), 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        assert self.head.bias is not None
-        nn.init.zeros_(self.head.bias)
+        w, pixels = config.widths, FOLD**2
+        self.stem = nn.Conv2d(pixels * (3 * int(config.colours) + 1) + 4 + 6 * int(config.phase), w[0], 3, padding=1)
+        self.told = nn.ModuleList(nn.Conv2d(4, width, 3, padding=1) for width in w[1:])
+        self.encoder = nn.ModuleList(_blocks(w[i], config.encoder[i], config.gates) for i in range(2))
+        self.down = nn.ModuleList(nn.Conv2d(w[i], w[i + 1], 2, stride=2) for i in range(2))
+        self.middle = _blocks(w[2], config.middle, config.gates)
+        self.context = nn.Sequential(*(Context(w[2]) for _ in range(config.context)))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(w[i + 1], w[i], 2, stride=2) for i in range(2))
+        self.decoder = _blocks(w[1], config.decoder, config.gates)
+        self.stages = nn.ModuleList(_blocks(w[0], count, config.gates) for count in config.stages)
+        more = [2] * (len(config.stages) - 1) + [4 + int(config.edges)]
+        self.leave = nn.ModuleList(nn.Conv2d(w[0], pixels * maps, 3, padding=1) for maps in more)
+        for leave in self.leave:
+            nn.init.zeros_(leave.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(leave.bias)  # type: ignore[arg-type]
+        self.back = nn.ModuleList(nn.Conv2d(2 * pixels + 1, w[0], 3, padding=1, bias=False) for _ in more[1:])
 
     def forward(self, low: Depth, valid: Mask, rgb: Rgb) -> Depth:
         """``low`` (b, 1, h, w), its mask, ``rgb`` (b, 3, H, W) to depth (b, 1, H, W) in the unit of ``low``."""
-        return self.estimate(low, valid, rgb)[0]
+        return self.staged(low, valid, rgb).depth
 
     def estimate(self, low: Depth, valid: Mask, rgb: Rgb) -> tuple[Depth, Depth]:
         """As ``forward``, and the error to expect at each pixel (mean absolute), both (b, 1, H, W), unit of ``low``."""
-        work = self.local(low, valid, rgb)
-        depth, error = work.run(work.low, rgb, (rgb.shape[-2], rgb.shape[-1]))
-        assert error is not None
-        return depth, error
+        return self.staged(low, valid, rgb)[:2]
+
+    def staged(self, low: Depth, valid: Mask, rgb: Rgb) -> Made:
+        """As ``estimate``, and the depth after each stage."""
+        x, middle, span = normalised(low, valid)
+        made = self.made(x, valid, rgb)
+        depth, *sides = (restored(d, valid, middle, span) for d in (made.depth, *made.sides))
+        return Made(depth, made.error * span, sides)
 
     def local(self, low: Depth, valid: Mask, rgb: Rgb) -> Local:
         """``estimate``, once the low map's range is known and its holes are filled."""
@@ -154,65 +170,68 @@ class Crisp(Model):
 
         def run(maps: tuple[torch.Tensor, ...], colours: Rgb | None, size: Size) -> tuple[Depth, Depth]:
             assert colours is not None
-            depth, error = self._normal(maps[0], maps[1], colours)
-            return restored(depth, valid, middle, span), error * span
+            made = self.made(maps[0], maps[1], colours)
+            return restored(made.depth, valid, middle, span), made.error * span
 
         return Local((x, valid), run, HALO_LOW_PX)
 
-    def _normal(self, x: Depth, valid: Mask, rgb: Rgb) -> tuple[Depth, Depth]:
-        """``estimate`` in units of the low map's range, from the filled map ``x`` around its middle."""
+    def made(self, x: Depth, valid: Mask, rgb: Rgb) -> Made:
+        """``staged`` in units of the low map's range, from the filled map ``x`` around its middle."""
         size = (rgb.shape[-2], rgb.shape[-1])
+        near_low, far_low = local_range(x, torch.ones_like(valid), radius=1)
         enlarged = enlarge(x, size)
-        near, far = (_bilinear(bound, size) for bound in local_range(x, torch.ones_like(valid), radius=1))
-        contrast = far - near
-        features = self._features(rgb, enlarged, near, contrast, valid)
-        maps = self._unfolded(features, _octaves(x, size), size).to(x.dtype)  # under autocast it comes in 16 bits
-        a, b, share, error = maps[:, :4].split(1, dim=1)
-        if self.config.kernel:
-            a = a * (_mixture(x, maps[:, -9:], size) - enlarged)
-        elif self.config.contrast:
-            a = a * contrast
-        depth = enlarged + a + b
-        share, steep = 2 * torch.sigmoid(share), torch.sigmoid(maps[:, 4:5])
+        near, contrast = _bilinear(torch.cat([near_low, far_low - near_low], 1), size).split(1, dim=1)
+        unit = contrast + TINY
+        share = (enlarged - near) / unit - 0.5
+        seen = _bilinear(valid.to(x.dtype), size)
+        octaves = _octaves(x, size)
+        known = _padded(torch.cat([enlarged, share, torch.log(unit) / 4 + 0.5, seen], 1))
+        inner = self._seen(known, rgb, valid, octaves)
+        changes, depth, sides = None, enlarged, []
+        for number, (blocks, leave) in enumerate(zip(self.stages, self.leave, strict=True)):
+            if number:
+                lost = missing(depth, x, valid) / (far_low - near_low + TINY)
+                lost = F.avg_pool2d(_padded(_bilinear(lost, size)), FOLD)
+                inner = inner + self.back[number - 1](torch.cat([changes, lost], 1))
+            inner = _through(blocks, inner, octaves)
+            said = leave(inner)
+            changes = said[:, : 2 * FOLD**2] if changes is None else changes + said[:, : 2 * FOLD**2]
+            last = number == len(self.stages) - 1
+            maps = F.pixel_shuffle(torch.cat([changes, said[:, 2 * FOLD**2 :]], 1) if last else changes, FOLD)
+            maps = maps[..., : size[0], : size[1]].to(x.dtype)  # under autocast it comes in 16 bits
+            depth = enlarged + (unit if self.config.contrast else 1) * maps[:, :1] + maps[:, 1:2]
+            sides.append(depth)
+        depth = self._consistent(depth, maps[:, 2:3], maps[:, 4:5], x, valid)
+        return Made(depth, maps[:, 3:4].clamp(-6, 6).exp() * unit, sides[:-1])
+
+    def _consistent(self, depth: Depth, share: Depth, steep: Depth, x: Depth, valid: Mask) -> Depth:
+        """``depth`` with what it lacks beside the low map ``x`` added: step 5 of the class."""
         for _ in range(self.config.rounds):
-            lacking = share * enlarge(missing(depth, x, valid), size)
+            lacking = 2 * torch.sigmoid(share) * enlarge(missing(depth, x, valid), (depth.shape[-2], depth.shape[-1]))
             if self.config.edges:
-                lacking = torch.lerp(lacking, lacking * _steepness(depth, x), steep)
+                lacking = torch.lerp(lacking, lacking * _steepness(depth, x), torch.sigmoid(steep))
             depth = depth + lacking
-        return depth, error.clamp(-6, 6).exp() * (contrast + TINY)
+        return depth
 
-    def _features(self, rgb: Rgb, enlarged: Depth, near: Depth, contrast: Depth, valid: Mask) -> torch.Tensor:
-        """Everything the U is told, at half resolution, padded to a multiple of STRIDE."""
-        height, width = enlarged.shape[-2:]
-        more = (0, -width % STRIDE, 0, -height % STRIDE)
-
-        def padded(x: torch.Tensor) -> torch.Tensor:
-            return F.pad(x, more, mode="replicate") if exporting() or any(more) else x
-
-        full = [rgb - 0.5, enlarged]
-        if self.config.contrast:
-            full.append((enlarged - near) / (contrast + TINY) - 0.5)
-        folded = F.pixel_unshuffle(padded(torch.cat(full, 1)), 2)
-        half = (folded.shape[-2], folded.shape[-1])
-        seen = _bilinear(valid.to(enlarged.dtype), half)  # the padding shifts it by less than a low pixel: a hint
-        strength = F.avg_pool2d(padded(contrast), 2)
-        parts = [folded, torch.log(strength + TINY) / 4 + 0.5, seen]
+    def _seen(self, known: torch.Tensor, rgb: Rgb, valid: Mask, octaves: torch.Tensor) -> torch.Tensor:
+        """The U: what is ``known`` of the low map (b, 4, ., .) at the picture's padded size, and the picture, to
+        features at 1/4."""
+        levels = [F.avg_pool2d(known, FOLD)]
+        levels += [F.avg_pool2d(levels[0], 2), F.avg_pool2d(levels[0], 4)]
+        full = [known[:, 1:2], _padded(rgb - 0.5)] if self.config.colours else [known[:, 1:2]]
+        parts = [F.pixel_unshuffle(torch.cat(full, 1), FOLD), levels[0]]
         if self.config.phase:
-            parts.append(_phase(valid, (height, width), half))
-        return torch.cat(parts, 1).contiguous(memory_format=torch.channels_last)
-
-    def _unfolded(self, x: torch.Tensor, octaves: torch.Tensor, size: Size) -> torch.Tensor:
-        """The U: features at half resolution to four maps (b, 4, *size)."""
-        x = self.stem(x)
+            size = (rgb.shape[-2], rgb.shape[-1])
+            parts.append(_phase(valid, size, (levels[0].shape[-2], levels[0].shape[-1])))
+        x = self.stem(torch.cat(parts, 1).contiguous(memory_format=torch.channels_last))
         kept = []
-        for blocks, down in zip(self.encoder, self.down, strict=True):
-            x = _through(blocks, x, octaves)
+        for level in (0, 1):
+            x = _through(self.encoder[level], x, octaves)
             kept.append(x)
-            x = down(x)
+            x = self.down[level](x) + self.told[level](levels[level + 1])
         x = self.context(_through(self.middle, x, octaves))
-        for level in (2, 1, 0):
-            x = _through(self.decoder[level], kept[level] + self.up[level](x), octaves)
-        return F.pixel_shuffle(self.head(x), 2)[..., : size[0], : size[1]]
+        x = _through(self.decoder, kept[1] + self.up[1](x), octaves)
+        return kept[0] + self.up[0](x)  # type: ignore[no-any-return]
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
@@ -258,20 +277,19 @@ def _steepness(depth: Depth, low: Depth) -> torch.Tensor:
     return slope / _bilinear(mean, (depth.shape[-2], depth.shape[-1]))
 
 
-def _mixture(low: Depth, weights: torch.Tensor, size: Size) -> Depth:
-    """Of the 3x3 low readings around each pixel, by the softmax of ``weights`` (b, 9, *size)."""
-    around = F.unfold(F.pad(low, (1, 1, 1, 1), mode="replicate"), 3).view(low.shape[0], 9, *low.shape[-2:])
-    around = F.interpolate(around, size, mode="nearest-exact")
-    return (around * weights.softmax(dim=1)).sum(dim=1, keepdim=True)
+def _padded(x: torch.Tensor) -> torch.Tensor:
+    """``x`` to a multiple of STRIDE, to the right and below."""
+    more = (0, -x.shape[-1] % STRIDE, 0, -x.shape[-2] % STRIDE)
+    return F.pad(x, more, mode="replicate") if exporting() or any(more) else x
 
 
-def _phase(valid: Mask, size: Size, half: Size) -> torch.Tensor:
-    """Sine and cosine of the place in the low pixel, along both axes, and both scales as powers of 4: (b, 6, *half)."""
+def _phase(valid: Mask, size: Size, grid: Size) -> torch.Tensor:
+    """Sine and cosine of the place in the low pixel, along both axes, and both scales as powers of 4: (b, 6, *grid)."""
     maps = []
     for axis in (0, 1):
         scale = ratio(size[axis], valid.shape[2 + axis]).to(valid.device)
-        place = (torch.arange(half[axis], device=valid.device) * 2 + 1.0) / scale  # low pixels
+        place = (torch.arange(grid[axis], device=valid.device) + 0.5) * FOLD / scale  # low pixels
         angle = (2 * torch.pi * place).view(-1, 1) if axis == 0 else 2 * torch.pi * place
         strength = torch.log2(scale) / 2 - 1
         maps += [angle.sin(), angle.cos(), strength.expand_as(angle)]
-    return torch.stack([m.expand(half) for m in maps]).expand(valid.shape[0], -1, -1, -1)
+    return torch.stack([m.expand(grid) for m in maps]).expand(valid.shape[0], -1, -1, -1)

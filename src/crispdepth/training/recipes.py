@@ -57,12 +57,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class CrispRecipe(Recipe):
-    """``relative``: errors count as shares of bicubic's, image by image. The weights are those of the loss's parts."""
+    """``relative``: errors count as shares of bicubic's, image by image. The weights are those of the loss's parts;
+    ``side_weight`` is for the depth after each stage but the last."""
 
     network: CrispConfig = field(default_factory=CrispConfig)
     relative: bool = True
     root_square_weight: float = 0.5
     expected_error_weight: float = 0.2
+    side_weight: float = 0.1
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ class CrispTask(Task):
     def loss(self, batch: Batch) -> torch.Tensor:
         """Every image's error as a share of bicubic's, so that none outweighs the others."""
         low, valid, rgb, target, known = (batch[name] for name in ("low", "valid", "rgb", "depth", "known"))
-        depth, error = (x.float() for x in self.network.estimate(low, valid, rgb))
+        made = self.network.staged(low, valid, rgb)
+        depth, error = made.depth.float(), made.error.float()
         plain = Bicubic()(low, valid, (rgb.shape[-2], rgb.shape[-1]))
         depth, plain = (torch.where(known, x, target) for x in (depth, plain))
         difficulty = root_square(plain, target) + EASIEST
@@ -41,9 +42,12 @@ class CrispTask(Task):
             difficulty = torch.full_like(difficulty, TYPICAL)
         off = (absolute(depth, target) / difficulty).mean()
         root = (root_square(depth, target) / difficulty).mean()
+        sides = [(absolute(torch.where(known, d, target), target) / difficulty).mean() for d in made.sides]
+        side = torch.stack(sides).mean() if sides else off
         surprise = expected_error(error.clamp(min=1e-4), depth, target).mean()
         self.log_dict({"absolute": off, "rmse": root, "expected_error": surprise}, prog_bar=True)
-        return off + self.recipe.root_square_weight * root + self.recipe.expected_error_weight * surprise
+        total = off + self.recipe.root_square_weight * root + self.recipe.side_weight * side
+        return total + self.recipe.expected_error_weight * surprise
 
 
 class NaimaTask(Task):
