@@ -236,7 +236,7 @@ def test_a_folder_belongs_to_one_recipe(tmp_path: Path) -> None:
 
 def test_training_can_begin_with_weights_of_the_same_shape(tmp_path: Path) -> None:
     network = Crisp(SMALL)
-    torch.nn.init.constant_(network.leave[-1].weight, 0.25)
+    torch.nn.init.constant_(network.leave[-1].weight, 0.25)  # type: ignore[arg-type]
     network.save(tmp_path / "start.safetensors")
     recipe = dataclasses.replace(RECIPE, start=str(tmp_path / "start.safetensors"))
     begun = CrispTask(recipe, tmp_path)

@@ -187,22 +187,21 @@ class Crisp(Model):
         octaves = _octaves(x, size)
         known = _padded(torch.cat([enlarged, share, torch.log(unit) / 4 + 0.5, seen], 1))
         inner = self._seen(known, rgb, valid, octaves)
-        changes, depth, sides = None, enlarged, []
+        changes = inner.new_zeros(len(x), 2 * FOLD**2, *inner.shape[-2:])
+        depths, maps = [enlarged], changes
         for number, (blocks, leave) in enumerate(zip(self.stages, self.leave, strict=True)):
             if number:
-                lost = missing(depth, x, valid) / (far_low - near_low + TINY)
+                lost = missing(depths[-1], x, valid) / (far_low - near_low + TINY)
                 lost = F.avg_pool2d(_padded(_bilinear(lost, size)), FOLD)
                 inner = inner + self.back[number - 1](torch.cat([changes, lost], 1))
             inner = _through(blocks, inner, octaves)
-            said = leave(inner)
-            changes = said[:, : 2 * FOLD**2] if changes is None else changes + said[:, : 2 * FOLD**2]
-            last = number == len(self.stages) - 1
-            maps = F.pixel_shuffle(torch.cat([changes, said[:, 2 * FOLD**2 :]], 1) if last else changes, FOLD)
+            more, others = leave(inner).tensor_split([2 * FOLD**2], dim=1)
+            changes = changes + more
+            maps = F.pixel_shuffle(torch.cat([changes, others], 1), FOLD)
             maps = maps[..., : size[0], : size[1]].to(x.dtype)  # under autocast it comes in 16 bits
-            depth = enlarged + (unit if self.config.contrast else 1) * maps[:, :1] + maps[:, 1:2]
-            sides.append(depth)
-        depth = self._consistent(depth, maps[:, 2:3], maps[:, 4:5], x, valid)
-        return Made(depth, maps[:, 3:4].clamp(-6, 6).exp() * unit, sides[:-1])
+            depths.append(enlarged + (unit if self.config.contrast else 1) * maps[:, :1] + maps[:, 1:2])
+        depth = self._consistent(depths[-1], maps[:, 2:3], maps[:, 4:5], x, valid)
+        return Made(depth, maps[:, 3:4].clamp(-6, 6).exp() * unit, depths[1:-1])
 
     def _consistent(self, depth: Depth, share: Depth, steep: Depth, x: Depth, valid: Mask) -> Depth:
         """``depth`` with what it lacks beside the low map ``x`` added: step 5 of the class."""
@@ -231,7 +230,8 @@ class Crisp(Model):
             x = self.down[level](x) + self.told[level](levels[level + 1])
         x = self.context(_through(self.middle, x, octaves))
         x = _through(self.decoder, kept[1] + self.up[1](x), octaves)
-        return kept[0] + self.up[0](x)  # type: ignore[no-any-return]
+        up: torch.Tensor = kept[0] + self.up[0](x)
+        return up
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
