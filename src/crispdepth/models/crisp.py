@@ -21,6 +21,7 @@ STRIDE = 16  # the coarsest level, one for 16 x 16
 FLAT = 0.001  # of the low map's range a pixel: slopes below this are none
 HALO_LOW_PX = 12  # how far tiles overlap: the U's levels and the rounds of back-projection look so far
 TINY = 0.02  # of the low map's range: below this, contrast is noise or rounding; changes are counted in no less
+UNSEEN = 0.2  # of the low map's range: so much more contrast may be where nothing was measured
 
 
 @dataclass(frozen=True)
@@ -109,15 +110,16 @@ class Crisp(Model):
        Holes are filled smoothly first (``geometry.fill``); the network is told where.
     2. **Enlarge** x bicubically to the picture's size, and with it the smallest and largest of each 3x3 low
        readings, near and far. Their difference is the local *contrast*.
+       Holes are given some contrast.
     3. **A U of plain convolutions** at 1/4, 1/8 and 1/16 of the picture. 4x4 pixels of the picture, and of x as a
        share of near..far, are channels of one pixel (pixel unshuffle, nothing lost); each level is also told x, its
        share, the contrast and the mask of readings, and the finest the scale and the *phase*: where in its low pixel
        a pixel lies. The coarsest level looks far with 7x7 kernels. One set of weights serves all scales: each
        block's channels are turned up or down by the scale. Most of the work is done at 1/4, on the way up.
     4. **Stages** (Irani and Peleg 1991; as in ``ctkt``): after every few blocks the 4x4 pixels of each place are put
-       back, changes a and b, and depth = x + contrast · a + b. It is shrunk, and the next stage is told what it lacks
-       beside the low map. Counting in contrast keeps flat places flat whatever the picture shows, and makes
-       "foreground or background?" the same question for a small step and a large one.
+       back, changes a, and depth = x + contrast · a. It is shrunk, and the next stage is told what it lacks beside the
+       low map. Counting in contrast keeps flat places flat whatever the picture shows, and makes "foreground or
+       background?" the same question for a small step and a large one.
     5. **Consistency** at the end: what the shrunken depth still lacks, low - shrink(depth), is enlarged and added, w
        times, w in 0..2 at every pixel: so a measurement that is trusted comes back when the result is shrunk, and one
        that looks like noise is overruled. The share e of it goes where the depth is steep, in proportion to its
@@ -142,12 +144,12 @@ class Crisp(Model):
         self.up = nn.ModuleList(nn.ConvTranspose2d(w[i + 1], w[i], 2, stride=2) for i in range(2))
         self.decoder = _blocks(w[1], config.decoder, config.gates)
         self.stages = nn.ModuleList(_blocks(w[0], count, config.gates) for count in config.stages)
-        more = [2] * (len(config.stages) - 1) + [4 + int(config.edges)]
+        more = [1] * (len(config.stages) - 1) + [3 + int(config.edges)]
         self.leave = nn.ModuleList(nn.Conv2d(w[0], pixels * maps, 3, padding=1) for maps in more)
         for leave in self.leave:
             nn.init.zeros_(leave.weight)  # type: ignore[arg-type]
             nn.init.zeros_(leave.bias)  # type: ignore[arg-type]
-        self.back = nn.ModuleList(nn.Conv2d(2 * pixels + 1, w[0], 3, padding=1, bias=False) for _ in more[1:])
+        self.back = nn.ModuleList(nn.Conv2d(pixels + 1, w[0], 3, padding=1, bias=False) for _ in more[1:])
 
     def forward(self, low: Depth, valid: Mask, rgb: Rgb) -> Depth:
         """``low`` (b, 1, h, w), its mask, ``rgb`` (b, 3, H, W) to depth (b, 1, H, W) in the unit of ``low``."""
@@ -181,13 +183,13 @@ class Crisp(Model):
         near_low, far_low = local_range(x, torch.ones_like(valid), radius=1)
         enlarged = enlarge(x, size)
         near, contrast = _bilinear(torch.cat([near_low, far_low - near_low], 1), size).split(1, dim=1)
-        unit = contrast + TINY
-        share = (enlarged - near) / unit - 0.5
+        share = (enlarged - near) / (contrast + TINY) - 0.5
         seen = _bilinear(valid.to(x.dtype), size)
+        unit = contrast + TINY + UNSEEN * (1 - seen)
         octaves = _octaves(x, size)
         known = _padded(torch.cat([enlarged, share, torch.log(unit) / 4 + 0.5, seen], 1))
         inner = self._seen(known, rgb, valid, octaves)
-        changes = inner.new_zeros(len(x), 2 * FOLD**2, *inner.shape[-2:])
+        changes = inner.new_zeros(len(x), FOLD**2, *inner.shape[-2:])
         depths, maps = [enlarged], changes
         for number, (blocks, leave) in enumerate(zip(self.stages, self.leave, strict=True)):
             if number:
@@ -195,13 +197,13 @@ class Crisp(Model):
                 lost = F.avg_pool2d(_padded(_bilinear(lost, size)), FOLD)
                 inner = inner + self.back[number - 1](torch.cat([changes, lost], 1))
             inner = _through(blocks, inner, octaves)
-            more, others = leave(inner).tensor_split([2 * FOLD**2], dim=1)
+            more, others = leave(inner).tensor_split([FOLD**2], dim=1)
             changes = changes + more
             maps = F.pixel_shuffle(torch.cat([changes, others], 1), FOLD)
             maps = maps[..., : size[0], : size[1]].to(x.dtype)  # under autocast it comes in 16 bits
-            depths.append(enlarged + (unit if self.config.contrast else 1) * maps[:, :1] + maps[:, 1:2])
-        depth = self._consistent(depths[-1], maps[:, 2:3], maps[:, 4:5], x, valid)
-        return Made(depth, maps[:, 3:4].clamp(-6, 6).exp() * unit, depths[1:-1])
+            depths.append(enlarged + (unit if self.config.contrast else 1) * maps[:, :1])
+        depth = self._consistent(depths[-1], maps[:, 1:2], maps[:, 3:4], x, valid)
+        return Made(depth, maps[:, 2:3].clamp(-6, 6).exp() * unit, depths[1:-1])
 
     def _consistent(self, depth: Depth, share: Depth, steep: Depth, x: Depth, valid: Mask) -> Depth:
         """``depth`` with what it lacks beside the low map ``x`` added: step 5 of the class."""
