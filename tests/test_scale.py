@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,13 @@ import pytest
 from PIL import Image
 from test_cli import crispdepth, refused
 
+from crispdepth.engines import Wanted
 from crispdepth.io import read_depth
 from crispdepth.job import Settings
 from crispdepth.scale import session, stores
 from crispdepth.scale.bulk import run_bulk
 from crispdepth.scale.overlap import overlapped
-from crispdepth.scale.plan import Item, find
+from crispdepth.scale.plan import Item, find, has_pictures
 from crispdepth.scale.session import Bulk
 from crispdepth.scale.stores import Store
 from crispdepth.types import InputError
@@ -89,6 +92,40 @@ def test_it_says_the_same_as_predict(tmp_path: Path) -> None:
     words = ["--low", source / "low/a/000.png", "--rgb", source / "rgb/a/000.png", "--unit", "mm", "--model", "fgs"]
     assert crispdepth("predict", *words, "-o", tmp_path / "one.png").returncode == 0
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "out" / "depth" / "a" / "000.png").read_bytes()
+
+
+def test_without_pictures_the_model_is_the_one_for_depth_alone(tmp_path: Path) -> None:
+    source = frames(tmp_path / "in", 2)
+    assert has_pictures(str(source))
+    low = [str(source / "low" / "a" / "000.png"), str(source / "low" / "b" / "001.png")]
+    pq.write_table(pa.table({"low": low, "name": ["a", "b"]}), tmp_path / "list.parquet")
+    assert not has_pictures(str(tmp_path / "list.parquet"))
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(low[0], "k.low.png")
+    assert not has_pictures(str(tmp_path / "x.tar"))
+    shutil.rmtree(source / "rgb")
+    assert not has_pictures(str(source))
+    done = crispdepth("batch", source, tmp_path / "out", "--unit", "mm", "--scale", 2)
+    assert done.returncode == 0, done.stderr
+    assert "model    ctkt" in done.stdout
+    assert read_depth(tmp_path / "out" / "depth" / "a" / "000.png", "mm").depth.shape == (12, 16)
+    for missing in ("none.parquet", "none.tar", "none"):
+        with pytest.raises(InputError, match="no such"):
+            has_pictures(str(tmp_path / missing))
+
+
+def test_each_worker_runs_what_was_asked_for(tmp_path: Path) -> None:
+    source = frames(tmp_path / "in", 1)
+    bulk = replace(job(source, tmp_path / "16"), model="crisp", wanted=Wanted("torch", "cpu", "bf16"))
+    run_bulk(bulk)
+    run_bulk(replace(bulk, target=str(tmp_path / "32"), wanted=Wanted()))
+    results = [read_depth(tmp_path / name / "depth" / "a" / "000.png", "mm").depth for name in ("16", "32")]
+    assert 0 < np.abs(results[0] - results[1]).mean() < 0.01
+    assert json.loads((tmp_path / "16" / "job.json").read_text())["precision"] == "bf16"
+    with pytest.raises(InputError, match="other precision"):
+        run_bulk(replace(bulk, wanted=Wanted("torch", "cpu", "float32")))
+    with pytest.raises(InputError, match="cuda"):
+        run_bulk(replace(bulk, target=str(tmp_path / "gpu"), wanted=Wanted(device="cuda")))
 
 
 # ------------------------------------------------------------------------------- kills

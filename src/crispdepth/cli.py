@@ -240,15 +240,26 @@ def batch_many(
     workers: Annotated[int, typer.Option(help="Ray workers; 0: as many as fit")] = 0,
     cpus: Annotated[float, typer.Option(help="CPUs of each Ray worker")] = 1,
     gpus: Annotated[float, typer.Option(help="GPUs of each Ray worker")] = 0,
+    engine: Annotated[str, typer.Option(help="auto torch onnx openvino, as in predict")] = "auto",
+    device: Annotated[str, typer.Option(help="auto cpu cuda mps: of each worker")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto float32 bf16 float16; auto may differ where machines differ")
+    ] = "auto",
 ) -> None:
     """Sharpen very many depth maps, in folders or object stores; killed anywhere, it goes on when run again.
 
     crispdepth batch s3://bucket/frames s3://bucket/sharp --unit mm
     """
     from crispdepth.batch import Settings
+    from crispdepth.engines import Wanted
     from crispdepth.models import catalog
 
     bulk, on_ray = _scale(ray is not None)
+    if model is None:
+        from crispdepth.scale.plan import has_pictures
+
+        model = catalog.default(low=True, rgb=has_pictures(source))
+        typer.echo(f"model    {model}")
     settings = Settings(
         unit=unit,
         out_unit=out_unit,
@@ -260,7 +271,7 @@ def batch_many(
         max_hole_px=max_hole_px,
         align=align,
     )
-    job = bulk.Bulk(source, target, model or catalog.DEFAULT, settings, suffix, chunk)
+    job = bulk.Bulk(source, target, model, settings, suffix, chunk, Wanted(engine, device, precision))
     runner = bulk.here if ray is None else on_ray.OnRay(ray, workers, cpus, gpus)
     _batch(bulk.run_bulk, job, runner)
 

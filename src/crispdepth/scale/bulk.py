@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from crispdepth.graphs import SUFFIXES
 from crispdepth.models.catalog import load
 from crispdepth.scale.manifest import MANIFEST, counts_of, write_manifest
 from crispdepth.scale.plan import Plan, find, write_plan
@@ -44,7 +45,8 @@ def run_bulk(
         raise InputError("--chunk must be at least 1 item")
     store = Store(bulk.target)
     store.check_writable()
-    model = str(Path(bulk.model).resolve()) if bulk.model.endswith(".safetensors") else bulk.model
+    is_file = bulk.model.endswith((".safetensors", *SUFFIXES))
+    model = str(Path(bulk.model).resolve()) if is_file else bulk.model
     bulk = replace(bulk, target=store.url, model=model)  # a worker may stand in another folder
     try:
         with _mine(bulk, store):
@@ -117,10 +119,14 @@ def _has_begun(store: Store) -> bool:
 def _words(bulk: Bulk) -> dict[str, Any]:
     """What makes the results what they are."""
     words = asdict(bulk)
-    settings = words.pop("settings")
+    settings, wanted = words.pop("settings"), words.pop("wanted")
     del words["target"]
     words["source"] = Store(bulk.source).url
     digest = hashlib.sha256()
-    for name, tensor in load(bulk.model).state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return words | {"weights_sha256": digest.hexdigest()} | settings
+    if bulk.model.endswith(SUFFIXES):
+        for path in (Path(bulk.model), Path(bulk.model).with_suffix(".bin")):  # OpenVINO's weights lie beside
+            digest.update(path.read_bytes() if path.is_file() else b"")
+    else:
+        for name, tensor in load(bulk.model).state_dict().items():
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return words | {"weights_sha256": digest.hexdigest()} | wanted | settings

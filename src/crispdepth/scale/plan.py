@@ -66,6 +66,20 @@ def find(source: str) -> Iterator[Item]:
         raise InputError(f"{shown(source)}: there is nothing to do; give a folder with low/ and rgb/, a list or a .tar")
 
 
+def has_pictures(source: str) -> bool:
+    """Whether ``source`` has pictures beside its low maps, by its layout alone (a tar's by its first sample)."""
+    place, _, file = source.rpartition("/")
+    if source.endswith(".parquet") and (store := Store(place or ".")).exists(file):
+        with store.open(file) as opened:
+            try:
+                return "rgb" in pq.ParquetFile(opened).schema_arrow.names
+            except pa.ArrowInvalid as error:
+                raise InputError(f"{store.url_of(file)}: is no Parquet file: {shown(error)}") from error
+    if not source.endswith((".parquet", ".tar")) and (store := Store(source)).exists("rgb"):
+        return True
+    return any(item.rgb is not None for item in islice(_found(source), 1))
+
+
 def _found(source: str) -> Iterator[Item]:
     if source.endswith((".parquet", ".tar")):
         place, _, file = source.rpartition("/")

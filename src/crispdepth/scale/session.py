@@ -6,13 +6,13 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crispdepth import batch
 from crispdepth.atomic import shown
+from crispdepth.engines import Wanted, opened
 from crispdepth.job import Job, Settings
-from crispdepth.models.catalog import load
 from crispdepth.outputs import Output, outputs_of, write_all
 from crispdepth.scale.manifest import DONE, Row, write_part
 from crispdepth.scale.overlap import overlapped
@@ -29,7 +29,8 @@ TELLING = 8  # if of so many first items none can be done, the fault is in the q
 class Bulk:
     """A large job: from ``source`` (``plan.find``) to the folder ``target`` (``Store``), ``chunk`` items a commit.
 
-    ``model``: a name or a file of weights; results are ``depth/NAME`` and ``suffix``.
+    ``model``: a name or a file of weights, or an exported one; ``wanted``: what each worker runs it on. Results are
+    ``depth/NAME`` and ``suffix``.
     """
 
     source: str
@@ -38,6 +39,7 @@ class Bulk:
     settings: Settings
     suffix: str = ".png"
     chunk: int = 64
+    wanted: Wanted = field(default_factory=Wanted)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Session:
     def __init__(self, bulk: Bulk) -> None:
         self.bulk = bulk
         self.store = Store(bulk.target)
-        self.model = load(bulk.model)
+        self.model, _ = opened(bulk.model, bulk.wanted)
         self.plan = Plan(self.store.open(PLAN))
 
     def do(self, numbers: Iterable[int]) -> Iterator[Done]:
@@ -104,11 +106,11 @@ class Session:
         if item.fault:
             return replace(at, reason=item.fault)
         files: dict[str, Path] = {}
-        urls = {field: getattr(item, field) for field in INPUTS if getattr(item, field)}
+        urls = {word: getattr(item, word) for word in INPUTS if getattr(item, word)}
         with tempfile.TemporaryDirectory(dir=folder) as name:
             try:
-                for field, url in urls.items():
-                    files[field] = fetch(url, Path(name), field)
+                for word, url in urls.items():
+                    files[word] = fetch(url, Path(name), word)
                 out = folder / (hashlib.sha256(item.name.encode()).hexdigest()[:32] + suffix)
                 return replace(
                     at,
@@ -118,7 +120,7 @@ class Session:
                     ),
                 )
             except (InputError, MemoryError) as error:
-                return replace(at, reason=_line(error, {path: urls[field] for field, path in files.items()}))
+                return replace(at, reason=_line(error, {path: urls[word] for word, path in files.items()}))
 
     def _work(self, at: _At) -> _At:
         """Here: the model."""
