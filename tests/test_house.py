@@ -30,6 +30,7 @@ FLOORS = (
         "formats.png_tiff",
         "formats.exr",
         "formats.numpy_pfm",
+        "formats.heif",
     ),
     ("degradation", "metrics", "losses", "io", "models.saved", "models.naima_released", "hub"),
     (

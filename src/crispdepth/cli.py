@@ -285,6 +285,8 @@ def _scale(with_ray: bool) -> tuple[Any, Any]:
             return bulk, None
         from crispdepth.scale import ray_job
     except ModuleNotFoundError as error:
+        if error.name == "fcntl":
+            raise InputError("batch needs Linux or macOS: on Windows, run it in WSL") from error
         if error.name is None or error.name.split(".")[0] not in ("pyarrow", "fsspec", "ray"):
             raise
         raise InputError(f"batch needs {error.name.split('.')[0]}: pip install 'crispdepth[scale]'") from error

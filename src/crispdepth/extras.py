@@ -7,7 +7,8 @@ from typing import Any
 
 from crispdepth.types import InputError
 
-EXTRAS = {"transformers": "hub", "huggingface_hub": "hub"}  # library: the extra of pyproject.toml that brings it
+# library: the extra of pyproject.toml that brings it
+EXTRAS = {"transformers": "hub", "huggingface_hub": "hub", "pillow_heif": "heic"}
 
 
 def late(module: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from crispdepth.atomic import PathLike, atomic, opened, shown
 from crispdepth.confidence import scale_of
+from crispdepth.extras import late
 from crispdepth.formats.exr import exr_bytes, read_exr_depth
 from crispdepth.formats.numpy_pfm import (
     npy_bytes,
@@ -75,10 +76,10 @@ class DepthFile:
 
 
 def read_depth(path: PathLike, unit: str | None = None, nan_holes: bool = False) -> DepthFile:
-    """A depth map of an 8/16-bit PNG, TIFF, EXR, PFM, npy or npz file.
+    """A depth map of an 8/16-bit PNG, TIFF, EXR, PFM, npy or npz file, or the one in a HEIC photo.
 
     ``unit`` is a name in ``UNITS``; integer files must be given one, floating-point files default to
-    metres (an npz of ours names its own). 0 and negative values are holes, but not in ``relative``. NaN and
+    metres (an npz of ours and a HEIC name their own). 0 and negative values are holes, but not in ``relative``. NaN and
     inf are holes in EXR and PFM, elsewhere only with ``nan_holes``. Raises InputError, one line, for
     anything wrong.
     """
@@ -144,14 +145,15 @@ def _rotated(values: np.ndarray) -> np.ndarray:
 
 
 def read_rgb(path: PathLike) -> np.ndarray:
-    """(H, W, 3) float32 in 0..1 of a JPEG, PNG, TIFF, WebP or BMP picture, 8 or 16 bits.
+    """(H, W, 3) float32 in 0..1 of a JPEG, PNG, TIFF, WebP, BMP or HEIC picture, 8 or 16 bits.
 
     Turned upright by its EXIF tag; grey and palettes become RGB, alpha is dropped. Raises InputError.
     """
     with _reading(path) as (file, kind):
-        if kind not in PICTURES:
-            raise InputError(f"is {kind or 'no known format'}; give a {', '.join(PICTURES)} picture")
-        pixels = read_colour(file, kind)
+        if kind not in (*PICTURES, "HEIC"):
+            raise InputError(f"is {kind or 'no known format'}; give a {', '.join(PICTURES)} or HEIC picture")
+        read = late("crispdepth.formats.heif").read_heif_colour if kind == "HEIC" else partial(read_colour, kind=kind)
+        pixels = read(file)
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
@@ -366,6 +368,7 @@ def write_points(
 # ---------------------------------------------------------------------------------- tables
 
 _DEPTH_READERS: dict[str, Callable[[IO[bytes]], Raw]] = {
+    "HEIC": lambda file: late("crispdepth.formats.heif").read_heif_depth(file),
     "PNG": read_png_depth,
     "TIFF": read_tiff_depth,
     "EXR": read_exr_depth,
@@ -393,4 +396,6 @@ _KINDS = {  # what an extension promises
     ".jpeg": "JPEG",
     ".webp": "WebP",
     ".bmp": "BMP",
+    ".heic": "HEIC",
+    ".heif": "HEIC",
 }

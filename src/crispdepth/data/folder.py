@@ -17,7 +17,7 @@ Readers = dict[str, Callable[[], Sample]]  # name -> reads that sample; nothing 
 
 LAYOUT = "rgb/NAME.jpg (or png …) beside depth/NAME.png (or exr, npy …); optional: low/NAME.png"
 SUFFIXES = ("color", "colour", "rgb", "image", "depth", "low", "mm", "confidence")  # words that may end a file's stem
-FILES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".exr", ".pfm", ".npy", ".npz", ".bmp", ".webp")
+FILES = (".png", ".jpg", ".jpeg", ".heic", ".heif", ".tif", ".tiff", ".exr", ".pfm", ".npy", ".npz", ".bmp", ".webp")
 
 
 def rgb_tensor(path: Path) -> Rgb:
