@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
@@ -13,44 +14,47 @@ from torch import nn
 from crispdepth.exportable import exporting, ratio, resized
 from crispdepth.geometry import enlarge, local_range, missing, normalised, restored
 from crispdepth.models import saved
+from crispdepth.models.ctkt import Ctkt, CtktConfig, DSRNet, Enlarged, cascade
 from crispdepth.types import Depth, Local, Mask, Model, Rgb, Size
 
 OCTAVES = 6  # enlargements of 1, 2, 4 … 32
-FOLD = 4  # the finest level sees one pixel for 4 x 4 of the picture
-STRIDE = 16  # the coarsest level, one for 16 x 16
+FOLD = 4  # the finest level of the U sees one pixel for 4 x 4 of the picture
+STRIDE = 16  # its coarsest level, one for 16 x 16
 FLAT = 0.001  # of the low map's range a pixel: slopes below this are none
-HALO_LOW_PX = 12  # how far tiles overlap: the U's levels and the rounds of back-projection look so far
-TINY = 0.02  # of the low map's range: below this, contrast is noise or rounding; changes are counted in no less
+HALO_LOW_PX = 48  # how far tiles overlap: so far the DSRNets look
+TINY = 0.02  # of the low map's range: below this, contrast is noise or rounding
 UNSEEN = 0.2  # of the low map's range: so much more contrast may be where nothing was measured
 
 
 @dataclass(frozen=True)
 class CrispConfig:
-    """``widths``: channels at 1/4, 1/8, 1/16 of the picture; ``encoder``: residual blocks at 1/4 and 1/8 on the way
-    down; ``middle``, ``context``: at 1/16, of small and of large kernels; ``decoder``: at 1/8 on the way up;
-    ``stages``: at 1/4, before each estimate of the depth.
+    """``stages``, ``blocks``, ``width``: of the DSRNets, as in CtktConfig. Of the U, which sees the picture:
+    ``widths``: channels at 1/4, 1/8, 1/16; ``encoder``: residual blocks at 1/4 and 1/8 on the way down; ``middle``,
+    ``context``: at 1/16, of small and of large kernels; ``decoder``: at 1/8 on the way up.
 
-    The others switch one idea off each, for ablations: ``phase``: the network is told the scale and where each pixel
-    lies in its low pixel; ``gates``: channels are turned up or down by the scale; ``contrast``: changes are counted in
-    the low map's local contrast; ``rounds``: corrections towards the measurement at the end; ``edges``: they may move
-    edges instead of raising areas. ``colours``: the picture is seen.
+    The others switch one idea off each, for ablations: ``phase``: the U is told the scale and where each pixel lies in
+    its low pixel; ``gates``: its channels are turned up or down by the scale; ``rounds``: corrections towards the
+    measurement at the end; ``edges``: they may move edges instead of raising areas; ``colours``: the picture is seen.
     """
 
+    stages: int = 3
+    blocks: int = 4
+    width: int = 48
     widths: tuple[int, int, int] = (64, 128, 128)
     encoder: tuple[int, int] = (1, 1)
     middle: int = 2
     context: int = 2
-    decoder: int = 2
-    stages: tuple[int, ...] = (2, 2, 2)
+    decoder: int = 1
     phase: bool = True
     gates: bool = True
-    contrast: bool = True
     rounds: int = 1
     edges: bool = True
     colours: bool = True
 
 
-TINY_CONFIG = CrispConfig(widths=(32, 48, 64), encoder=(0, 1), middle=1, context=1, decoder=1, stages=(1, 2))
+TINY_CONFIG = CrispConfig(
+    stages=2, blocks=1, width=32, widths=(32, 48, 64), encoder=(0, 1), middle=1, context=1, decoder=1
+)
 
 
 class Block(nn.Module):
@@ -96,7 +100,7 @@ class Context(nn.Module):
 
 class Made(NamedTuple):
     """``depth`` and ``error``, the error to expect at each pixel (mean absolute), both (b, 1, H, W), and the depth as
-    it was after each stage but the last (``sides``)."""
+    it was after each stage of the last DSRNet (``sides``)."""
 
     depth: Depth
     error: Depth
@@ -108,23 +112,21 @@ class Crisp(Model):
 
     1. **Normalise** by the low map's own range: x = (low - middle) / range, so k·low + c gives k·depth + c.
        Holes are filled smoothly first (``geometry.fill``); the network is told where.
-    2. **Enlarge** x bicubically to the picture's size, and with it the smallest and largest of each 3x3 low
-       readings, near and far. Their difference is the local *contrast*.
-       Holes are given some contrast.
-    3. **A U of plain convolutions** at 1/4, 1/8 and 1/16 of the picture. 4x4 pixels of the picture, and of x as a
-       share of near..far, are channels of one pixel (pixel unshuffle, nothing lost); each level is also told x, its
-       share, the contrast and the mask of readings, and the finest the scale and the *phase*: where in its low pixel
-       a pixel lies. The coarsest level looks far with 7x7 kernels. One set of weights serves all scales: each
-       block's channels are turned up or down by the scale. Most of the work is done at 1/4, on the way up.
-    4. **Stages** (Irani and Peleg 1991; as in ``ctkt``): after every few blocks the 4x4 pixels of each place are put
-       back, changes a, and depth = x + contrast · a. It is shrunk, and the next stage is told what it lacks beside the
-       low map. Counting in contrast keeps flat places flat whatever the picture shows, and makes "foreground or
-       background?" the same question for a small step and a large one.
-    5. **Consistency** at the end: what the shrunken depth still lacks, low - shrink(depth), is enlarged and added, w
-       times, w in 0..2 at every pixel: so a measurement that is trusted comes back when the result is shrunk, and one
-       that looks like noise is overruled. The share e of it goes where the depth is steep, in proportion to its
-       slope: a low pixel on an edge reads too much because the edge lies a little off, so the edge is moved, and both
-       its sides stay flat. The last stage says w, e and the logarithm of the error.
+    2. **Enlarge** by DSRNets as ``ctkt`` does, x2 and x4 one after the other: stages of residual blocks at the size
+       before each step, each told what the last one's depth lacks beside the reading (back-projection, Irani and
+       Peleg 1991), changes counted in the local contrast, the range of 3x3 readings. So all scales share most of what
+       is learnt, and flat places stay flat whatever the picture shows.
+    3. **Guide** the last of these steps by the picture: a U of plain convolutions at 1/4, 1/8 and 1/16 of the result
+       sees the picture and the low map enlarged, 4x4 pixels as channels of one (pixel unshuffle, nothing lost), each
+       level also x, its share of the local range, the contrast and the mask of readings, the finest the scale and
+       the *phase*: where in its low pixel a pixel lies. The coarsest looks far with 7x7 kernels; each block's channels
+       are turned up or down by the scale. What comes up is added before each stage of the DSRNet.
+    4. **Resample** to the size asked for, where the steps do not end there.
+    5. **Consistency**: what the shrunken depth still lacks, low - shrink(depth), is enlarged and added, w times, w in
+       0..2 at every pixel: so a measurement that is trusted comes back when the result is shrunk, and one that looks
+       like noise is overruled. The share e of it goes where the depth is steep, in proportion to its slope: a low
+       pixel on an edge reads too much because the edge lies a little off, so the edge is moved, and both its sides
+       stay flat. The last DSRNet's features say w, e and the logarithm of the error.
 
     Everything is convolution and resampling: any size, any scale, also a different one along each axis.
     """
@@ -134,7 +136,8 @@ class Crisp(Model):
     def __init__(self, config: CrispConfig = CrispConfig()) -> None:
         super().__init__()
         self.config = config
-        w, pixels = config.widths, FOLD**2
+        shape, w, pixels = CtktConfig(config.stages, config.blocks, config.width), config.widths, FOLD**2
+        self.x2, self.x4 = DSRNet(2, shape), DSRNet(4, shape)
         self.stem = nn.Conv2d(pixels * (3 * int(config.colours) + 1) + 4 + 6 * int(config.phase), w[0], 3, padding=1)
         self.told = nn.ModuleList(nn.Conv2d(4, width, 3, padding=1) for width in w[1:])
         self.encoder = nn.ModuleList(_blocks(w[i], config.encoder[i], config.gates) for i in range(2))
@@ -143,13 +146,11 @@ class Crisp(Model):
         self.context = nn.Sequential(*(Context(w[2]) for _ in range(config.context)))
         self.up = nn.ModuleList(nn.ConvTranspose2d(w[i + 1], w[i], 2, stride=2) for i in range(2))
         self.decoder = _blocks(w[1], config.decoder, config.gates)
-        self.stages = nn.ModuleList(_blocks(w[0], count, config.gates) for count in config.stages)
-        more = [1] * (len(config.stages) - 1) + [3 + int(config.edges)]
-        self.leave = nn.ModuleList(nn.Conv2d(w[0], pixels * maps, 3, padding=1) for maps in more)
-        for leave in self.leave:
-            nn.init.zeros_(leave.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(leave.bias)  # type: ignore[arg-type]
-        self.back = nn.ModuleList(nn.Conv2d(pixels + 1, w[0], 3, padding=1, bias=False) for _ in more[1:])
+        self.guide = nn.ModuleList(nn.Conv2d(w[0], config.width, 1) for _ in range(config.stages))
+        self.say2, self.say4 = (nn.Conv2d(config.width, 3 * f**2, 3, padding=1) for f in (2, 4))
+        for last in (self.say2, self.say4):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
     def forward(self, low: Depth, valid: Mask, rgb: Rgb) -> Depth:
         """``low`` (b, 1, h, w), its mask, ``rgb`` (b, 3, H, W) to depth (b, 1, H, W) in the unit of ``low``."""
@@ -177,52 +178,61 @@ class Crisp(Model):
 
         return Local((x, valid), run, HALO_LOW_PX)
 
+    served = staticmethod(Ctkt.served)
+
     def made(self, x: Depth, valid: Mask, rgb: Rgb) -> Made:
         """``staged`` in units of the low map's range, from the filled map ``x`` around its middle."""
         size = (rgb.shape[-2], rgb.shape[-1])
-        near_low, far_low = local_range(x, torch.ones_like(valid), radius=1)
-        enlarged = enlarge(x, size)
-        near, contrast = _bilinear(torch.cat([near_low, far_low - near_low], 1), size).split(1, dim=1)
-        share = (enlarged - near) / (contrast + TINY) - 0.5
-        seen = _bilinear(valid.to(x.dtype), size)
+        factors = cascade((x.shape[-2], x.shape[-1]), size) or (2,)
+        total = math.prod(factors)
+        whole = (x.shape[-2] * total, x.shape[-1] * total)
+        near, far = local_range(x, torch.ones_like(valid), radius=1)
+        near, contrast = _bilinear(torch.cat([near, far - near], 1), whole).split(1, dim=1)
+        seen = _bilinear(valid.to(x.dtype), whole)
         unit = contrast + TINY + UNSEEN * (1 - seen)
-        octaves = _octaves(x, size)
-        known = _padded(torch.cat([enlarged, share, torch.log(unit) / 4 + 0.5, seen], 1))
-        inner = self._seen(known, rgb, valid, octaves)
-        changes = inner.new_zeros(len(x), FOLD**2, *inner.shape[-2:])
-        depths, maps = [enlarged], changes
-        for number, (blocks, leave) in enumerate(zip(self.stages, self.leave, strict=True)):
-            if number:
-                lost = missing(depths[-1], x, valid) / (far_low - near_low + TINY)
-                lost = F.avg_pool2d(_padded(_bilinear(lost, size)), FOLD)
-                inner = inner + self.back[number - 1](torch.cat([changes, lost], 1))
-            inner = _through(blocks, inner, octaves)
-            more, others = leave(inner).tensor_split([FOLD**2], dim=1)
-            changes = changes + more
-            maps = F.pixel_shuffle(torch.cat([changes, others], 1), FOLD)
-            maps = maps[..., : size[0], : size[1]].to(x.dtype)  # under autocast it comes in 16 bits
-            depths.append(enlarged + (unit if self.config.contrast else 1) * maps[:, :1])
-        depth = self._consistent(depths[-1], maps[:, 1:2], maps[:, 3:4], x, valid)
-        return Made(depth, maps[:, 2:3].clamp(-6, 6).exp() * unit, depths[1:-1])
+        enlarged = enlarge(x, whole)
+        share = (enlarged - near) / (contrast + TINY) - 0.5
+        known = torch.cat([enlarged, share, torch.log(unit) / 4 + 0.5, seen], 1)
+        last = self._enlarged(x, valid, factors, self._seen(known, _bilinear(rgb, whole), valid))
+        said = (self.say2 if factors[-1] == 2 else self.say4)(last.features[-1])
+        said = F.pixel_shuffle(said, factors[-1]).to(x.dtype)  # under autocast it comes in 16 bits
+        *sides, depth = (_resized(side.to(x.dtype), size) for side in last.sides)
+        trust, steep, error = _bilinear(said, size).split(1, dim=1)
+        depth = self._consistent(depth, trust, steep, x, valid)
+        return Made(depth, error.clamp(-6, 6).exp() * _bilinear(unit, size), sides)
 
-    def _consistent(self, depth: Depth, share: Depth, steep: Depth, x: Depth, valid: Mask) -> Depth:
+    def _enlarged(self, x: Depth, valid: Mask, factors: tuple[int, ...], features: torch.Tensor) -> Enlarged:
+        """The low map ``x`` after all steps, ``features`` (b, ., H/4, W/4) of the U guiding the last."""
+        made = Enlarged(x, [], [])
+        for number, factor in enumerate(factors):
+            small = (made.depth.shape[-2], made.depth.shape[-1])
+            guide = None
+            if number == len(factors) - 1:
+                fitted = features if factor == FOLD else _bilinear(features, small)
+                guide = [add(fitted) for add in self.guide]
+            seen = F.interpolate(valid.to(x.dtype), small)  # whole multiples: nearest
+            made = (self.x2 if factor == 2 else self.x4)(made.depth, seen, guide)
+        return made
+
+    def _consistent(self, depth: Depth, trust: Depth, steep: Depth, x: Depth, valid: Mask) -> Depth:
         """``depth`` with what it lacks beside the low map ``x`` added: step 5 of the class."""
         for _ in range(self.config.rounds):
-            lacking = 2 * torch.sigmoid(share) * enlarge(missing(depth, x, valid), (depth.shape[-2], depth.shape[-1]))
+            lacking = 2 * torch.sigmoid(trust) * enlarge(missing(depth, x, valid), (depth.shape[-2], depth.shape[-1]))
             if self.config.edges:
                 lacking = torch.lerp(lacking, lacking * _steepness(depth, x), torch.sigmoid(steep))
             depth = depth + lacking
         return depth
 
-    def _seen(self, known: torch.Tensor, rgb: Rgb, valid: Mask, octaves: torch.Tensor) -> torch.Tensor:
-        """The U: what is ``known`` of the low map (b, 4, ., .) at the picture's padded size, and the picture, to
-        features at 1/4."""
+    def _seen(self, known: torch.Tensor, rgb: Rgb, valid: Mask) -> torch.Tensor:
+        """The U: what is ``known`` of the low map (b, 4, H, W), and the picture (b, 3, H, W), to features at 1/4."""
+        size = (known.shape[-2], known.shape[-1])
+        octaves = _octaves(valid, size).to(known.dtype)
+        known = _padded(known)
         levels = [F.avg_pool2d(known, FOLD)]
         levels += [F.avg_pool2d(levels[0], 2), F.avg_pool2d(levels[0], 4)]
         full = [known[:, 1:2], _padded(rgb - 0.5)] if self.config.colours else [known[:, 1:2]]
         parts = [F.pixel_unshuffle(torch.cat(full, 1), FOLD), levels[0]]
         if self.config.phase:
-            size = (rgb.shape[-2], rgb.shape[-1])
             parts.append(_phase(valid, size, (levels[0].shape[-2], levels[0].shape[-1])))
         x = self.stem(torch.cat(parts, 1).contiguous(memory_format=torch.channels_last))
         kept = []
@@ -232,8 +242,8 @@ class Crisp(Model):
             x = self.down[level](x) + self.told[level](levels[level + 1])
         x = self.context(_through(self.middle, x, octaves))
         x = _through(self.decoder, kept[1] + self.up[1](x), octaves)
-        up: torch.Tensor = kept[0] + self.up[0](x)
-        return up
+        x = kept[0] + self.up[0](x)
+        return x[..., : -(-size[0] // FOLD), : -(-size[1] // FOLD)]
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
@@ -258,15 +268,20 @@ def _through(blocks: nn.Module, x: torch.Tensor, octaves: torch.Tensor) -> torch
 def _octaves(low: Depth, size: Size) -> torch.Tensor:
     """The enlargement as weights of the two nearest powers of 2: (OCTAVES,), their sum is 1."""
     scale2 = ratio(size[0], low.shape[-2]) * ratio(size[1], low.shape[-1])
-    power = (torch.log2(scale2) / 2).clamp(0, OCTAVES - 1).to(low)
-    steps = torch.arange(OCTAVES, device=low.device, dtype=low.dtype)
+    power = (torch.log2(scale2) / 2).clamp(0, OCTAVES - 1).to(low.device)
+    steps = torch.arange(OCTAVES, device=low.device, dtype=power.dtype)
     return (1 - (steps - power).abs()).clamp(min=0)
+
+
+def _resized(depth: Depth, size: Size) -> Depth:
+    """``depth`` at ``size``, bicubic; itself where it has that size."""
+    return depth if not exporting() and tuple(depth.shape[-2:]) == tuple(size) else enlarge(depth, size)
 
 
 def _bilinear(x: torch.Tensor, size: Size) -> torch.Tensor:
     if exporting():
         return resized(x, size, "bilinear")
-    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+    return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
 def _steepness(depth: Depth, low: Depth) -> torch.Tensor:

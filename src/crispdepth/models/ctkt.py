@@ -102,8 +102,11 @@ class DSRNet(nn.Module):
             nn.Conv2d(factor**2 + 1, width, 3, padding=1, bias=False) for _ in range(config.stages - 1)
         )
 
-    def forward(self, x: Depth, seen: torch.Tensor) -> Enlarged:
-        """``x`` (b, 1, h, w), normalised and without holes, and where it was measured (1, else 0)."""
+    def forward(self, x: Depth, seen: torch.Tensor, guide: list[torch.Tensor] | None = None) -> Enlarged:
+        """``x`` (b, 1, h, w), normalised and without holes, and where it was measured (1, else 0).
+
+        ``guide``: features (b, width, h, w) to be added before each stage, such as what ``crisp`` sees in a picture.
+        """
         near, far = local_range(x, torch.ones_like(x, dtype=torch.bool), radius=1)
         contrast = far - near + TINY
         size = (x.shape[-2] * self.factor, x.shape[-1] * self.factor)
@@ -117,7 +120,7 @@ class DSRNet(nn.Module):
             if number:
                 lost = (x - F.avg_pool2d(sides[-1], self.factor)) / contrast
                 inner = inner + self.back[number - 1](torch.cat([changes, lost], 1))
-            inner, more = stage(inner)
+            inner, more = stage(inner if guide is None else inner + guide[number])
             changes = changes + more
             sides.append(plain + unit * F.pixel_shuffle(changes, self.factor))
             features.append(inner)
