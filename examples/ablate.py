@@ -23,10 +23,9 @@ from crispdepth.training.run import last_validation, train
 ROWS = {
     "full": [],
     "no colours": ["network.colours=false"],
-    "one stage": ["network.stages=[3]"],
+    "one stage of two blocks": ["network.stages=1", "network.blocks=2"],
     "no consistency at the end": ["network.rounds=0"],
     "consistency that moves no edges": ["network.edges=false"],
-    "no contrast (plain residual)": ["network.contrast=false"],
     "no gates by scale": ["network.gates=false"],
     "no phase": ["network.phase=false"],
     "no large kernels": ["network.context=0"],

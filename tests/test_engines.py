@@ -13,7 +13,7 @@ from test_crisp import shuffled
 
 from crispdepth import export as exporting
 from crispdepth.bench import report, speed
-from crispdepth.engines import Choice, Machine, OnDevice, Wanted, choose, opened, prepared
+from crispdepth.engines import Choice, Converted, Machine, OnDevice, Wanted, choose, opened, prepared
 from crispdepth.export import AGREE, export
 from crispdepth.exportable import ratio, resized
 from crispdepth.geometry import fill
@@ -40,7 +40,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     saved = load(str(folder / "crisp.safetensors"))
     for suffix in (".onnx", ".xml"):
         lines = export(saved, folder / f"crisp{suffix}")
-        assert "low, valid, rgb; any size" in lines[0]
+        assert "low, valid, rgb; any size, 4.76 to 9.51 times" in lines[0]
     assert sorted(path.suffix for path in folder.iterdir()) == [".bin", ".onnx", ".safetensors", ".xml"]
     return folder
 
@@ -66,7 +66,7 @@ def agree(a: torch.Tensor, b: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-@pytest.mark.parametrize("sample", [odd(), odd(1, (1, 1), (5, 33)), odd(1, (40, 3), (40, 90))])
+@pytest.mark.parametrize("sample", [odd(), odd(1, (1, 1), (5, 12)), odd(1, (40, 3), (90, 55))])
 def test_a_file_says_what_torch_says_at_sizes_it_has_never_seen(files: Path, suffix: str, sample: Sample) -> None:
     network, graph = load(str(files / "crisp.safetensors")), Graph(files / f"crisp{suffix}")
     assert graph.inputs == network.inputs
@@ -75,6 +75,18 @@ def test_a_file_says_what_torch_says_at_sizes_it_has_never_seen(files: Path, suf
         assert made is not None
         assert expected is not None
         agree(made, expected)
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_an_engine_serves_every_scale_by_files_of_its_own(name: str) -> None:
+    network = shuffled()
+    model = prepared(network, Choice(name, "cpu", "float32", "asked for"))
+    assert isinstance(model, Converted)
+    for size, files in (((53, 81), 1), ((60, 90), 1), ((25, 40), 2), ((9, 12), 3), ((53, 81), 3)):
+        sample = odd(1, size=size)
+        made, expected = (estimated(each, sample)[0] for each in (model, network))
+        agree(made, expected)
+        assert len(model.graphs) == files
 
 
 def test_a_file_of_ctkt_serves_one_cascade_and_says_which(tmp_path: Path) -> None:

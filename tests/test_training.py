@@ -25,7 +25,7 @@ from crispdepth.training.run import train
 from crispdepth.training.supervised import CrispTask
 from crispdepth.types import InputError
 
-SMALL = CrispConfig(widths=(8, 8, 8), encoder=(0, 0), middle=1, context=0, decoder=0, stages=(1,))
+SMALL = CrispConfig(1, 1, 8, widths=(8, 8, 8), encoder=(0, 0), middle=1, context=0, decoder=0)
 RECIPE = CrispRecipe(
     network=SMALL,
     patches=((2, 48), (1, 64)),
@@ -236,11 +236,11 @@ def test_a_folder_belongs_to_one_recipe(tmp_path: Path) -> None:
 
 def test_training_can_begin_with_weights_of_the_same_shape(tmp_path: Path) -> None:
     network = Crisp(SMALL)
-    torch.nn.init.constant_(network.leave[-1].weight, 0.25)  # type: ignore[arg-type]
+    torch.nn.init.constant_(network.say4.weight, 0.25)
     network.save(tmp_path / "start.safetensors")
     recipe = dataclasses.replace(RECIPE, start=str(tmp_path / "start.safetensors"))
     begun = CrispTask(recipe, tmp_path)
-    assert (begun.network.leave[-1].weight == 0.25).all()
+    assert (begun.network.say4.weight == 0.25).all()
     with pytest.raises(InputError, match="another shape"):
         CrispTask(dataclasses.replace(recipe, network=CrispConfig()), tmp_path)
 

@@ -178,7 +178,11 @@ class Crisp(Model):
 
         return Local((x, valid), run, HALO_LOW_PX)
 
-    served = staticmethod(Ctkt.served)
+    @staticmethod
+    def served(scale: float) -> tuple[float, float]:
+        """The enlargements that take the same steps as ``scale``: an exported file holds one cascade."""
+        least, most = Ctkt.served(max(scale, 2.0))  # below 2, one step of x2 is taken, too
+        return (0.0 if most < FOLD else least), most
 
     def made(self, x: Depth, valid: Mask, rgb: Rgb) -> Made:
         """``staged`` in units of the low map's range, from the filled map ``x`` around its middle."""
@@ -243,7 +247,7 @@ class Crisp(Model):
         x = self.context(_through(self.middle, x, octaves))
         x = _through(self.decoder, kept[1] + self.up[1](x), octaves)
         x = kept[0] + self.up[0](x)
-        return x[..., : -(-size[0] // FOLD), : -(-size[1] // FOLD)]
+        return x[..., : (size[0] + FOLD - 1) // FOLD, : (size[1] + FOLD - 1) // FOLD]
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
