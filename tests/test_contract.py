@@ -209,9 +209,10 @@ def test_gradients_reach_every_parameter(name: str, load: Callable[[str], Model]
     model = load(name)
     if not list(model.parameters()):
         pytest.skip("a filter without weights")
-    inputs = inputs_of(model, scale=8)  # x8: a cascade of x2 and x4 uses both its parts
-    results = model.depth_and_logits(**inputs) if isinstance(model, Symbiotic) else (model(**inputs),)
-    sum(x.square().mean() for x in results).backward()  # type: ignore[union-attr]
+    for scale in (8, 2):  # steps of x4 and of x2, each of them once the last
+        inputs = inputs_of(model, scale=scale)
+        results = model.depth_and_logits(**inputs) if isinstance(model, Symbiotic) else (model(**inputs),)
+        sum(x.square().mean() for x in results).backward()  # type: ignore[union-attr]
     frozen = OTHERS_UNUSED if name in OTHERS else ()
     for parameter_name, p in model.named_parameters():
         if p.requires_grad and not any(word in parameter_name for word in frozen):

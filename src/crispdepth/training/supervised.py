@@ -47,7 +47,7 @@ class CrispTask(Task):
         surprise = expected_error(error.clamp(min=1e-4), depth, target).mean()
         self.log_dict({"absolute": off, "rmse": root, "expected_error": surprise}, prog_bar=True)
         total = off + self.recipe.root_square_weight * root + self.recipe.side_weight * side
-        return total + self.recipe.expected_error_weight * surprise
+        return total + self.recipe.expected_error_weight * surprise + self.untouched()
 
 
 class NaimaTask(Task):

@@ -114,6 +114,15 @@ class Task(pl.LightningModule):
         pictures.mkdir(exist_ok=True)
         Image.fromarray(comparison(panels, columns=columns)).save(pictures / f"{name}-{self.global_step:06d}.png")
 
+    def untouched(self) -> torch.Tensor | float:
+        """0, of all weights where several processes train: they wait for each one's gradient, and a step of a network
+        that enlarges by x2 and x4 may use only one of the two."""
+        return (
+            0 * sum((p.sum() for p in self.parameters()), torch.zeros((), device=self.device))
+            if self.trainer.world_size > 1
+            else 0.0
+        )
+
     def configure_optimizers(self) -> Any:
         """AdamW; the learning rate rises, then falls along a cosine or by milestones."""
         recipe = self.recipe
