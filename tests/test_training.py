@@ -18,6 +18,7 @@ from crispdepth.data.scenes import scenes
 from crispdepth.data.textures import Dice
 from crispdepth.losses import absolute, expected_error, root_square
 from crispdepth.models.crisp import Crisp, CrispConfig
+from crispdepth.models.ctkt import Ctkt, CtktConfig
 from crispdepth.training import task
 from crispdepth.training.examples import Batch, Pictures, Scenes, Stream, example, source
 from crispdepth.training.recipes import RECIPES, CrispRecipe, changed, find
@@ -243,6 +244,24 @@ def test_training_can_begin_with_weights_of_the_same_shape(tmp_path: Path) -> No
     assert (begun.network.say4.weight == 0.25).all()
     with pytest.raises(InputError, match="another shape"):
         CrispTask(dataclasses.replace(recipe, network=CrispConfig()), tmp_path)
+
+
+def test_crisp_can_begin_with_what_ctkt_learnt(tmp_path: Path) -> None:
+    given = Ctkt(CtktConfig(SMALL.stages, SMALL.blocks, SMALL.width))
+    for net in (given.x2, given.x4):
+        torch.nn.init.normal_(net.stages[0].leave.weight, std=0.1)  # type: ignore[union-attr, arg-type]
+    given.save(tmp_path / "ctkt.safetensors")
+    task = CrispTask(dataclasses.replace(RECIPE, start=str(tmp_path / "ctkt.safetensors")), tmp_path)
+    network = Crisp(dataclasses.replace(SMALL, rounds=0))
+    network.load_state_dict(task.network.state_dict())
+    low, rgb = torch.rand(1, 1, 6, 8) + 1, torch.rand(1, 3, 48, 64)
+    valid = torch.ones_like(low, dtype=torch.bool)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(low, valid, rgb), given(low, valid, (48, 64)), rtol=1e-2, atol=1e-2)
+    with pytest.raises(InputError, match="another shape"):
+        CrispTask(dataclasses.replace(RECIPE, start="ctkt"), tmp_path)
+    with pytest.raises(InputError, match="is a Bicubic"):
+        CrispTask(dataclasses.replace(RECIPE, start="bicubic"), tmp_path)
 
 
 @pytest.mark.slow

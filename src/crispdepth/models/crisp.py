@@ -15,7 +15,7 @@ from crispdepth.exportable import exporting, ratio, resized
 from crispdepth.geometry import enlarge, local_range, missing, normalised, restored
 from crispdepth.models import saved
 from crispdepth.models.ctkt import Ctkt, CtktConfig, DSRNet, Enlarged, cascade
-from crispdepth.types import Depth, Local, Mask, Model, Rgb, Size
+from crispdepth.types import Depth, InputError, Local, Mask, Model, Rgb, Size
 
 OCTAVES = 6  # enlargements of 1, 2, 4 … 32
 FOLD = 4  # the finest level of the U sees one pixel for 4 x 4 of the picture
@@ -148,8 +148,8 @@ class Crisp(Model):
         self.decoder = _blocks(w[1], config.decoder, config.gates)
         self.guide = nn.ModuleList(nn.Conv2d(w[0], config.width, 1) for _ in range(config.stages))
         self.say2, self.say4 = (nn.Conv2d(config.width, 3 * f**2, 3, padding=1) for f in (2, 4))
-        for last in (self.say2, self.say4):
-            nn.init.zeros_(last.weight)
+        for last in (*self.guide, self.say2, self.say4):
+            nn.init.zeros_(last.weight)  # type: ignore[arg-type]
             nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
     def forward(self, low: Depth, valid: Mask, rgb: Rgb) -> Depth:
@@ -248,6 +248,17 @@ class Crisp(Model):
         x = _through(self.decoder, kept[1] + self.up[1](x), octaves)
         x = kept[0] + self.up[0](x)
         return x[..., : (size[0] + FOLD - 1) // FOLD, : (size[1] + FOLD - 1) // FOLD]
+
+    def start_from(self, ctkt: Ctkt) -> None:
+        """Take the DSRNets of ``ctkt``: what this network says is then what that one says, until the picture is learnt.
+
+        Raises InputError where stages, blocks or width differ.
+        """
+        mine = CtktConfig(self.config.stages, self.config.blocks, self.config.width)
+        if ctkt.config != mine:
+            raise InputError(f"the DSRNets to start with have another shape: {ctkt.config}, not {mine}")
+        self.x2.load_state_dict(ctkt.x2.state_dict())
+        self.x4.load_state_dict(ctkt.x4.state_dict())
 
     @classmethod
     def from_file(cls, path: Path) -> Self:

@@ -26,7 +26,7 @@ AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 class Recipe:
     """What every network's recipe says. The same recipe on the same machine gives the same run.
 
-    ``start``: weights to begin with, a file (empty: random ones). ``patches``: (pictures, side in pixels) of each
+    ``start``: weights to begin with, a file or a model of the catalog (empty: random ones). ``patches``: (pictures, side in pixels) of each
     step, taken in turn. ``distinct``: so many steps' scenes are made, then shown again with new sensors (0: every
     step has scenes of its own). ``ramp``: the share of examples with any scale and sensor grows from none to all
     over so many examples; the others are clean and x8: with the whole mixture from the start, nothing was learnt
@@ -47,7 +47,7 @@ class Recipe:
     warmup: int = 200
     milestones: tuple[int, ...] = ()
     weight_decay: float = 1e-4
-    clip: float = 10.0
+    clip: float = 1.0
     ema: float = 0.999
     precision: str = "32-true"
     seed: int = 0
@@ -121,7 +121,6 @@ class CtktRecipe(Recipe):
     ema: float = 0.998
     network: CtktConfig = field(default_factory=CtktConfig)
     estimator: DENetConfig = field(default_factory=DENetConfig)
-    clip: float = 1.0
     relative: bool = True
     roles: str = "pixel"
     uncertainty: bool = True
@@ -294,7 +293,7 @@ _PUBLISHED = SemiRecipe(  # the published sizes, for NYUv2; meant for a GPU, whe
 )
 
 RECIPES: dict[str, Recipe] = {
-    "crisp": CrispRecipe(),
+    "crisp": CrispRecipe(start="ctkt", learning_rate=8e-4),
     "crisp-tiny": CrispRecipe(network=TINY_CONFIG, learning_rate=1e-3),
     **{f"naima_x{scale}": _naima(scale, side) for scale, side in ((2, 420), (4, 420), (8, 448), (16, 448))},
     "naima-tokens": TokensRecipe(patches=((8, 160),), steps=3_000, distinct=600, ramp=0, learning_rate=1e-3),
@@ -307,7 +306,7 @@ RECIPES: dict[str, Recipe] = {
         learning_rate=1e-3,
         root_square_weight=1.0,
     ),
-    "crisp-gpu": CrispRecipe(**_ON_GPU),
+    "crisp-gpu": CrispRecipe(start="ctkt", **_ON_GPU),
     "crisp-tiny-gpu": CrispRecipe(network=TINY_CONFIG, **_ON_GPU),
     "ctkt": CtktRecipe(),
     "ctkt-gpu": CtktRecipe(**_ON_GPU),
