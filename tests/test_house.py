@@ -35,15 +35,15 @@ FLOORS = (
     ("degradation", "metrics", "losses", "io", "models.saved", "models.naima_released", "hub"),
     (
         "models.classical",
-        "models.crisp",
         "models.ctkt",
         "models.foundation",
         "models.naima",
         "models.symbiotic",
         "job",
     ),
-    ("models.catalog", "convert", "data.folder", "data.raycast", "data.textures"),
+    ("models.crisp", "convert", "data.folder", "data.raycast", "data.textures"),
     (
+        "models.catalog",
         "data.middlebury",
         "data.nyu",
         "scale.plan",

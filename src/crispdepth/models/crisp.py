@@ -149,8 +149,8 @@ class Crisp(Model):
         self.guide = nn.ModuleList(nn.Conv2d(w[0], config.width, 1) for _ in range(config.stages))
         self.say2, self.say4 = (nn.Conv2d(config.width, 3 * f**2, 3, padding=1) for f in (2, 4))
         for last in (*self.guide, self.say2, self.say4):
-            nn.init.zeros_(last.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def forward(self, low: Depth, valid: Mask, rgb: Rgb) -> Depth:
         """``low`` (b, 1, h, w), its mask, ``rgb`` (b, 3, H, W) to depth (b, 1, H, W) in the unit of ``low``."""

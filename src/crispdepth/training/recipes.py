@@ -26,13 +26,13 @@ AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 class Recipe:
     """What every network's recipe says. The same recipe on the same machine gives the same run.
 
-    ``start``: weights to begin with, a file or a model of the catalog (empty: random ones). ``patches``: (pictures, side in pixels) of each
-    step, taken in turn. ``distinct``: so many steps' scenes are made, then shown again with new sensors (0: every
-    step has scenes of its own). ``ramp``: the share of examples with any scale and sensor grows from none to all
-    over so many examples; the others are clean and x8: with the whole mixture from the start, nothing was learnt
-    in 400 steps. ``scales``: the limits of the enlargement. ``learning_rate`` rises for ``warmup`` steps, then falls
-    to 0 along a cosine, or to 0.3 of itself at each of ``milestones``. ``clip``: largest norm of the gradient.
-    ``ema``: share of the old average kept at each step; the average is what is saved. ``precision``: in
+    ``start``: weights to begin with, a file or a model of the catalog (empty: random ones). ``patches``: (pictures,
+    side in pixels) of each step, taken in turn. ``distinct``: so many steps' scenes are made, then shown again with
+    new sensors (0: every step has scenes of its own). ``ramp``: the share of examples with any scale and sensor grows
+    from none to all over so many examples; the others are clean and x8: with the whole mixture from the start,
+    nothing was learnt in 400 steps. ``scales``: the limits of the enlargement. ``learning_rate`` rises for ``warmup``
+    steps, then falls to 0 along a cosine, or to 0.3 of itself at each of ``milestones``. ``clip``: largest norm of
+    the gradient. ``ema``: share of the old average kept at each step; the average is what is saved. ``precision``: in
     Lightning's words.
     """
 

@@ -150,13 +150,13 @@ def begun(kind: type[Network], config: Any, start: str) -> Network:
         return kind(config)
     before: Any = load(start)
     if isinstance(before, Ctkt) and hasattr(kind, "start_from"):
-        network = kind(config)
-        network.start_from(before)  # type: ignore[attr-defined]
+        network: Any = kind(config)
+        network.start_from(before)
         return network
     if not isinstance(before, kind):
         raise InputError(f"start={start} is a {type(before).__name__}, and {kind.__name__} is to be trained")
-    if before.config != config:  # type: ignore[attr-defined]
-        raise InputError(f"{start} holds a network of another shape: {before.config}")  # type: ignore[attr-defined]
+    if before.config != config:
+        raise InputError(f"{start} holds a network of another shape: {before.config}")
     return before.train()
 
 
