@@ -13,7 +13,7 @@ from test_crisp import shuffled
 
 from crispdepth import export as exporting
 from crispdepth.bench import report, speed
-from crispdepth.engines import Choice, Machine, OnDevice, Wanted, choose, opened, prepared
+from crispdepth.engines import Choice, Converted, Machine, OnDevice, Wanted, choose, opened, prepared
 from crispdepth.export import AGREE, export
 from crispdepth.exportable import ratio, resized
 from crispdepth.geometry import fill
@@ -75,6 +75,18 @@ def test_a_file_says_what_torch_says_at_sizes_it_has_never_seen(files: Path, suf
         assert made is not None
         assert expected is not None
         agree(made, expected)
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_an_engine_serves_every_scale_by_files_of_its_own(name: str) -> None:
+    network = small_ctkt()
+    model = prepared(network, Choice(name, "cpu", "float32", "asked for"))
+    assert isinstance(model, Converted)
+    for size, files in (((53, 81), 1), ((60, 90), 1), ((28, 44), 2), ((14, 22), 3), ((53, 81), 3)):
+        sample = odd(1, size=size)
+        made, expected = (estimated(each, sample, size)[0] for each in (model, network))
+        agree(made, expected)
+        assert len(model.graphs) == files
 
 
 def test_a_file_of_ctkt_serves_one_cascade_and_says_which(tmp_path: Path) -> None:

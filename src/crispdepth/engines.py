@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from crispdepth.export import converted
-from crispdepth.graphs import SUFFIXES, Graph, needed
+from crispdepth.graphs import SUFFIXES, Graph, enlargement, needed
 from crispdepth.models.catalog import load
 from crispdepth.types import Depth, InputError, Model
 
@@ -132,13 +132,44 @@ def prepared(model: Model, choice: Choice) -> Model:
     """``model`` as ``choice`` says; tensors on the CPU in and out, whatever it runs on."""
     if choice.engine != "torch":
         needed(ENGINES[choice.engine], choice.engine)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / ("model.onnx" if choice.engine == "onnx" else "model.xml")
-            converted(model, path)
-            return Graph(path)
+        return Converted(model, choice.engine)
     if choice.device == "cpu" and choice.precision == "float32":
         return model
     return OnDevice(model, choice.device, PRECISIONS[choice.precision])
+
+
+class Converted(Model):
+    """A model run by ONNX Runtime or OpenVINO: exported and checked here, once for each range of enlargements that one
+    file serves, when it is first needed."""
+
+    def __init__(self, model: Model, engine: str) -> None:
+        super().__init__()
+        vars(self).update(inputs=model.inputs, kind=model.kind)
+        self.model, self.suffix = model, ".onnx" if engine == "onnx" else ".xml"
+        self.graphs: list[Graph] = []
+        if hasattr(model, "estimate"):
+            self.estimate = self._both
+        if not hasattr(model, "served"):
+            self._graph(None)
+
+    def forward(self, **parts: Any) -> Depth:
+        """As the model's own."""
+        depth: Depth = self._graph(enlargement(parts)).forward(**parts)
+        return depth
+
+    def _both(self, **parts: Any) -> tuple[Depth, ...]:
+        made: tuple[Depth, ...] = self._graph(enlargement(parts)).estimate(**parts)
+        return made
+
+    def _graph(self, scale: float | None) -> Graph:
+        for graph in self.graphs:
+            if scale is None or graph.serves(scale):
+                return graph
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"model{self.suffix}"
+            converted(self.model, path, scale if hasattr(self.model, "served") else None)
+            self.graphs.append(Graph(path))
+        return self.graphs[-1]
 
 
 class OnDevice(Model):

@@ -56,16 +56,25 @@ class Graph(Model):
         given = {name: np.ascontiguousarray(_array(parts[name])) for name in self._names}
         return tuple(torch.from_numpy(x) for x in self._run(given))
 
+    def serves(self, scale: float) -> bool:
+        """Whether the file is right for this enlargement."""
+        return self.scales[0] <= scale <= self.scales[1]
+
     def _check_scale(self, parts: dict[str, Any]) -> None:
-        if "low" not in parts:
-            return
-        size = parts["size"] if "size" in parts else parts["rgb"].shape[-2:]
-        scale = math.sqrt(size[0] / parts["low"].shape[-2] * size[1] / parts["low"].shape[-1])
-        if not self.scales[0] <= scale <= self.scales[1]:
+        scale = enlargement(parts)
+        if scale is not None and not self.serves(scale):
             raise InputError(
                 f"this file enlarges {self.scales[0]:.3g} to {self.scales[1]:.3g} times, not {scale:.3g} times: "
                 f"export another with --scale {scale:.3g}"
             )
+
+
+def enlargement(parts: dict[str, Any]) -> float | None:
+    """How many times a model's inputs ask it to enlarge, the mean of both axes; None without a low map."""
+    if "low" not in parts:
+        return None
+    size = parts["size"] if "size" in parts else parts["rgb"].shape[-2:]
+    return math.sqrt(size[0] / parts["low"].shape[-2] * size[1] / parts["low"].shape[-1])
 
 
 def _array(part: Any) -> np.ndarray:

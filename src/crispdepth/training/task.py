@@ -19,6 +19,7 @@ from crispdepth.data.sets import find
 from crispdepth.degradation import crop_to_multiple, downsample
 from crispdepth.inference import sharpened
 from crispdepth.metrics import rmse
+from crispdepth.models.catalog import load
 from crispdepth.models.classical import Bicubic
 from crispdepth.picture import Panel, Range, comparison, depth_panel, error_panel, rgb_panel
 from crispdepth.training.examples import Batch, Scenes, Source, example
@@ -131,13 +132,18 @@ class Task(pl.LightningModule):
 
 
 def begun(kind: type[Network], config: Any, start: str) -> Network:
-    """A network of ``kind``: random, or the one saved at ``start``, which must have this ``config``."""
+    """A network of ``kind``: random, or what ``start`` names, a model of the catalog or a file of weights.
+
+    That must have this ``config``. Raises InputError.
+    """
     if not start:
         return kind(config)
-    network = kind.from_file(Path(start))  # type: ignore[attr-defined]
-    if network.config != config:
-        raise InputError(f"{start} holds a network of another shape: {network.config}")
-    return network
+    before: Any = load(start)
+    if not isinstance(before, kind):
+        raise InputError(f"start={start} is a {type(before).__name__}, and {kind.__name__} is to be trained")
+    if before.config != config:
+        raise InputError(f"{start} holds a network of another shape: {before.config}")
+    return before.train()
 
 
 def save_weights(network: Any, folder: Path) -> Path:
