@@ -244,6 +244,10 @@ def test_training_can_begin_with_weights_of_the_same_shape(tmp_path: Path) -> No
     assert (begun.network.say4.weight == 0.25).all()
     with pytest.raises(InputError, match="another shape"):
         CrispTask(dataclasses.replace(recipe, network=CrispConfig()), tmp_path)
+    with pytest.raises(InputError, match="another shape"):
+        CrispTask(dataclasses.replace(RECIPE, start="crisp"), tmp_path)
+    with pytest.raises(InputError, match="is a Bicubic, and Crisp is to be trained"):
+        CrispTask(dataclasses.replace(RECIPE, start="bicubic"), tmp_path)
 
 
 def test_crisp_can_begin_with_what_ctkt_learnt(tmp_path: Path) -> None:

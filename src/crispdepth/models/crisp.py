@@ -18,8 +18,9 @@ from crispdepth.models.ctkt import Ctkt, CtktConfig, DSRNet, Enlarged, cascade
 from crispdepth.types import Depth, InputError, Local, Mask, Model, Rgb, Size
 
 OCTAVES = 6  # enlargements of 1, 2, 4 … 32
-FOLD = 4  # the finest level of the U sees one pixel for 4 x 4 of the picture
+FOLD = 2  # the finest level of the U sees one pixel for 2 x 2 of the picture
 STRIDE = 16  # its coarsest level, one for 16 x 16
+QUARTER = 4  # what comes up has one pixel for 4 x 4: as many as the last step of x4 begins with
 FLAT = 0.001  # of the low map's range a pixel: slopes below this are none
 HALO_LOW_PX = 48  # how far tiles overlap: so far the DSRNets look
 TINY = 0.02  # of the low map's range: below this, contrast is noise or rounding
@@ -29,8 +30,8 @@ UNSEEN = 0.2  # of the low map's range: so much more contrast may be where nothi
 @dataclass(frozen=True)
 class CrispConfig:
     """``stages``, ``blocks``, ``width``: of the DSRNets, as in CtktConfig. Of the U, which sees the picture:
-    ``widths``: channels at 1/4, 1/8, 1/16; ``encoder``: residual blocks at 1/4 and 1/8 on the way down; ``middle``,
-    ``context``: at 1/16, of small and of large kernels; ``decoder``: at 1/8 on the way up.
+    ``widths``: channels at 1/2, 1/4, 1/8, 1/16; ``encoder``: residual blocks at 1/2, 1/4, 1/8 on the way down;
+    ``middle``, ``context``: at 1/16, of small and of large kernels; ``decoder``: at 1/4 and 1/8 on the way up.
 
     The others switch one idea off each, for ablations: ``phase``: the U is told the scale and where each pixel lies in
     its low pixel; ``gates``: its channels are turned up or down by the scale; ``rounds``: corrections towards the
@@ -40,11 +41,11 @@ class CrispConfig:
     stages: int = 3
     blocks: int = 4
     width: int = 48
-    widths: tuple[int, int, int] = (64, 128, 128)
-    encoder: tuple[int, int] = (1, 1)
+    widths: tuple[int, int, int, int] = (32, 64, 96, 128)
+    encoder: tuple[int, int, int] = (1, 1, 2)
     middle: int = 2
     context: int = 2
-    decoder: int = 1
+    decoder: tuple[int, int] = (1, 2)
     phase: bool = True
     gates: bool = True
     rounds: int = 1
@@ -53,7 +54,7 @@ class CrispConfig:
 
 
 TINY_CONFIG = CrispConfig(
-    stages=2, blocks=1, width=32, widths=(32, 48, 64), encoder=(0, 1), middle=1, context=1, decoder=1
+    stages=2, blocks=1, width=32, widths=(16, 32, 48, 64), encoder=(0, 0, 1), middle=1, context=1, decoder=(0, 1)
 )
 
 
@@ -116,11 +117,11 @@ class Crisp(Model):
        before each step, each told what the last one's depth lacks beside the reading (back-projection, Irani and
        Peleg 1991), changes counted in the local contrast, the range of 3x3 readings. So all scales share most of what
        is learnt, and flat places stay flat whatever the picture shows.
-    3. **Guide** the last of these steps by the picture: a U of plain convolutions at 1/4, 1/8 and 1/16 of the result
-       sees the picture and the low map enlarged, 4x4 pixels as channels of one (pixel unshuffle, nothing lost), each
-       level also x, its share of the local range, the contrast and the mask of readings, the finest the scale and
-       the *phase*: where in its low pixel a pixel lies. The coarsest looks far with 7x7 kernels; each block's channels
-       are turned up or down by the scale. What comes up is added before each stage of the DSRNet.
+    3. **Guide** the last of these steps by the picture: a U of plain convolutions at 1/2 to 1/16 of the result
+       sees the picture, x, and x as a share of the local range, 2x2 pixels as channels of one (pixel unshuffle,
+       nothing lost), the contrast, the mask of readings, the scale, and the *phase*: where in its low pixel a pixel
+       lies. The coarsest looks far with 7x7 kernels; each block's channels
+       are turned up or down by the scale. What comes up to 1/4 is added before each stage of the DSRNet.
     4. **Resample** to the size asked for, where the steps do not end there.
     5. **Consistency**: what the shrunken depth still lacks, low - shrink(depth), is enlarged and added, w times, w in
        0..2 at every pixel: so a measurement that is trusted comes back when the result is shrunk, and one that looks
@@ -136,17 +137,16 @@ class Crisp(Model):
     def __init__(self, config: CrispConfig = CrispConfig()) -> None:
         super().__init__()
         self.config = config
-        shape, w, pixels = CtktConfig(config.stages, config.blocks, config.width), config.widths, FOLD**2
+        shape, w = CtktConfig(config.stages, config.blocks, config.width), config.widths
         self.x2, self.x4 = DSRNet(2, shape), DSRNet(4, shape)
-        self.stem = nn.Conv2d(pixels * (3 * int(config.colours) + 1) + 4 + 6 * int(config.phase), w[0], 3, padding=1)
-        self.told = nn.ModuleList(nn.Conv2d(4, width, 3, padding=1) for width in w[1:])
-        self.encoder = nn.ModuleList(_blocks(w[i], config.encoder[i], config.gates) for i in range(2))
-        self.down = nn.ModuleList(nn.Conv2d(w[i], w[i + 1], 2, stride=2) for i in range(2))
-        self.middle = _blocks(w[2], config.middle, config.gates)
-        self.context = nn.Sequential(*(Context(w[2]) for _ in range(config.context)))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(w[i + 1], w[i], 2, stride=2) for i in range(2))
-        self.decoder = _blocks(w[1], config.decoder, config.gates)
-        self.guide = nn.ModuleList(nn.Conv2d(w[0], config.width, 1) for _ in range(config.stages))
+        self.stem = nn.Conv2d(FOLD**2 * (3 * int(config.colours) + 2) + 2 + 6 * int(config.phase), w[0], 3, padding=1)
+        self.encoder = nn.ModuleList(_blocks(w[i], config.encoder[i], config.gates) for i in range(3))
+        self.down = nn.ModuleList(nn.Conv2d(w[i], w[i + 1], 2, stride=2) for i in range(3))
+        self.middle = _blocks(w[3], config.middle, config.gates)
+        self.context = nn.Sequential(*(Context(w[3]) for _ in range(config.context)))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(w[i + 1], w[i], 2, stride=2) for i in (1, 2))
+        self.decoder = nn.ModuleList(_blocks(w[i + 1], config.decoder[i], config.gates) for i in (0, 1))
+        self.guide = nn.ModuleList(nn.Conv2d(w[1], config.width, 1) for _ in range(config.stages))
         self.say2, self.say4 = (nn.Conv2d(config.width, 3 * f**2, 3, padding=1) for f in (2, 4))
         for last in (*self.guide, self.say2, self.say4):
             nn.init.zeros_(last.weight)
@@ -182,7 +182,7 @@ class Crisp(Model):
     def served(scale: float) -> tuple[float, float]:
         """The enlargements that take the same steps as ``scale``: an exported file holds one cascade."""
         least, most = Ctkt.served(max(scale, 2.0))  # below 2, one step of x2 is taken, too
-        return (0.0 if most < FOLD else least), most
+        return (0.0 if most < 4 else least), most
 
     def made(self, x: Depth, valid: Mask, rgb: Rgb) -> Made:
         """``staged`` in units of the low map's range, from the filled map ``x`` around its middle."""
@@ -196,7 +196,7 @@ class Crisp(Model):
         unit = contrast + TINY + UNSEEN * (1 - seen)
         enlarged = enlarge(x, whole)
         share = (enlarged - near) / (contrast + TINY) - 0.5
-        known = torch.cat([enlarged, share, torch.log(unit) / 4 + 0.5, seen], 1)
+        known = torch.cat([enlarged, share, contrast, seen], 1)
         last = self._enlarged(x, valid, factors, self._seen(known, _bilinear(rgb, whole), valid))
         said = (self.say2 if factors[-1] == 2 else self.say4)(last.features[-1])
         said = F.pixel_shuffle(said, factors[-1]).to(x.dtype)  # under autocast it comes in 16 bits
@@ -212,7 +212,7 @@ class Crisp(Model):
             small = (made.depth.shape[-2], made.depth.shape[-1])
             guide = None
             if number == len(factors) - 1:
-                fitted = features if factor == FOLD else _bilinear(features, small)
+                fitted = features if factor == 4 else _bilinear(features, small)
                 guide = [add(fitted) for add in self.guide]
             seen = F.interpolate(valid.to(x.dtype), small)  # whole multiples: nearest
             made = (self.x2 if factor == 2 else self.x4)(made.depth, seen, guide)
@@ -232,22 +232,21 @@ class Crisp(Model):
         size = (known.shape[-2], known.shape[-1])
         octaves = _octaves(valid, size).to(known.dtype)
         known = _padded(known)
-        levels = [F.avg_pool2d(known, FOLD)]
-        levels += [F.avg_pool2d(levels[0], 2), F.avg_pool2d(levels[0], 4)]
-        full = [known[:, 1:2], _padded(rgb - 0.5)] if self.config.colours else [known[:, 1:2]]
-        parts = [F.pixel_unshuffle(torch.cat(full, 1), FOLD), levels[0]]
+        full = [known[:, :2]] if not self.config.colours else [_padded(rgb - 0.5), known[:, :2]]
+        strength, seen = F.avg_pool2d(known[:, 2:], FOLD).split(1, dim=1)
+        parts = [F.pixel_unshuffle(torch.cat(full, 1), FOLD), torch.log(strength + TINY) / 4 + 0.5, seen]
         if self.config.phase:
-            parts.append(_phase(valid, size, (levels[0].shape[-2], levels[0].shape[-1])))
+            parts.append(_phase(valid, size, (seen.shape[-2], seen.shape[-1])))
         x = self.stem(torch.cat(parts, 1).contiguous(memory_format=torch.channels_last))
         kept = []
-        for level in (0, 1):
-            x = _through(self.encoder[level], x, octaves)
+        for blocks, down in zip(self.encoder, self.down, strict=True):
+            x = _through(blocks, x, octaves)
             kept.append(x)
-            x = self.down[level](x) + self.told[level](levels[level + 1])
+            x = down(x)
         x = self.context(_through(self.middle, x, octaves))
-        x = _through(self.decoder, kept[1] + self.up[1](x), octaves)
-        x = kept[0] + self.up[0](x)
-        return x[..., : (size[0] + FOLD - 1) // FOLD, : (size[1] + FOLD - 1) // FOLD]
+        for level in (1, 0):
+            x = _through(self.decoder[level], kept[level + 1] + self.up[level](x), octaves)
+        return x[..., : (size[0] + QUARTER - 1) // QUARTER, : (size[1] + QUARTER - 1) // QUARTER]
 
     def start_from(self, ctkt: Ctkt) -> None:
         """Take the DSRNets of ``ctkt``: what this network says is then what that one says, until the picture is learnt.
