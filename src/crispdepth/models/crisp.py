@@ -20,6 +20,7 @@ OCTAVES = 6  # enlargements of 1, 2, 4 … 32
 STRIDE = 16  # the coarsest level sees one pixel for 16 x 16 of the picture
 FLAT = 0.001  # of the low map's range a pixel: slopes below this are none
 HALO_LOW_PX = 8  # the rounds of consistency look so far
+OFFSET = 0.1  # of the low map's range: the unit of changes that need no contrast
 TINY = 0.02  # of the low map's range: below this, contrast is noise or rounding
 
 
@@ -106,7 +107,7 @@ class Crisp(Model):
        Shortcuts between the two sides are sums. No layer works at full resolution. One set of weights serves
        all scales: each block's channels are turned up or down by the scale.
     4. **Five maps come out** (pixel shuffle): a, b, the shares w and e, the logarithm of the error.
-       depth = x + contrast · a + b. Counting in contrast keeps flat places flat whatever the picture shows,
+       depth = x + contrast · a + b / 10. Counting in contrast keeps flat places flat whatever the picture shows,
        and makes "foreground or background?" the same question for a small step and a large one.
     5. **Consistency**, three rounds: what the shrunken depth lacks beside the low map, low - shrink(depth), is
        enlarged and added, w times, w in 0..2 at every pixel: so a measurement that is trusted comes back when
@@ -172,7 +173,7 @@ class Crisp(Model):
             a = a * (_mixture(x, maps[:, -9:], size) - enlarged)
         elif self.config.contrast:
             a = a * contrast
-        depth = enlarged + a + b
+        depth = enlarged + a + OFFSET * b
         share, steep = 2 * torch.sigmoid(share), torch.sigmoid(maps[:, 4:5])
         for _ in range(self.config.rounds):
             lacking = share * enlarge(missing(depth, x, valid), size)
