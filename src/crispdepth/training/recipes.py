@@ -47,7 +47,7 @@ class Recipe:
     warmup: int = 200
     milestones: tuple[int, ...] = ()
     weight_decay: float = 1e-4
-    clip: float = 1.0
+    clip: float = 10.0
     ema: float = 0.999
     precision: str = "32-true"
     seed: int = 0
@@ -59,10 +59,11 @@ class Recipe:
 class CrispRecipe(Recipe):
     """``relative``: errors count as shares of bicubic's, image by image. The weights are those of the loss's parts.
 
-    ``expected_error_weight`` is small: at 0.2 its gradients, of a few pixels that are far off, drowned all others.
+    ``expected_error_weight`` is small: a few pixels that are far off have gradients that drown all others.
     """
 
     network: CrispConfig = field(default_factory=CrispConfig)
+    clip: float = 1.0
     relative: bool = True
     root_square_weight: float = 0.5
     expected_error_weight: float = 0.02
@@ -121,6 +122,7 @@ class CtktRecipe(Recipe):
     ema: float = 0.998
     network: CtktConfig = field(default_factory=CtktConfig)
     estimator: DENetConfig = field(default_factory=DENetConfig)
+    clip: float = 1.0
     relative: bool = True
     roles: str = "pixel"
     uncertainty: bool = True
