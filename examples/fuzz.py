@@ -36,6 +36,10 @@ from crispdepth.models.crisp import TINY_CONFIG, Crisp
 from crispdepth.recordings import recording
 from crispdepth.types import InputError
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from heif_files import heic
+
 LONGEST_S, MOST_BYTES = 2.0, 2**30
 DEAD_S = 20.0  # without a sign of life the reading process is stopped
 UNITS = ("mm", "sunrgbd", "relative", "disparity", "m", None)
@@ -52,6 +56,8 @@ def samples(folder: Path) -> None:
         Image.fromarray(colour).save(folder / name)
     for name in ("d.png", "d.tif"):
         cv2.imwrite(str(folder / name), colour.astype(np.uint16) * 257)
+    for kind in (0, 1, 2):
+        (folder / f"e{kind}.heic").write_bytes(heic(np.tile(colour, (5, 5, 1)), colour[:, :, 0], kind, (0.5, 4.0)))
     Image.fromarray(colour[:, :, 0] % 3).save(folder / "level.png")
     Image.fromarray(colour).convert("P").save(folder / "label.png")
     camera = {"fx": 50.0, "fy": 51.0, "cx": 8.0, "cy": 7.0, "width": 17, "height": 15}

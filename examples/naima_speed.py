@@ -11,12 +11,16 @@ as a share of its largest value.
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -42,13 +46,17 @@ def network(way: str, scale: int) -> Forward:
     return from_released(plain.state_dict(), scale, attention=WAYS[way]).network
 
 
+def alone(call: Callable[..., Any], *words: Any) -> Any:
+    """``call`` in a fresh process; None when the system killed it, which it does for memory."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(call, *words).result()
+        except BrokenProcessPool:
+            return None
+
+
 def peak_mb(way: str, scale: int, side: int) -> float:
-    """Peak memory (10^6 bytes) of one forward in a fresh process, above what it held before."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_here, (way, scale, side))
-
-
-def _peak_here(way: str, scale: int, side: int) -> float:
+    """Peak memory (10^6 bytes) of one forward, above what the process held before."""
     forward, pair = network(way, scale), inputs(scale, side, side)
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak counts from here
     before = _status("VmRSS")
@@ -63,7 +71,7 @@ def _status(word: str) -> float:
 
 
 def speed(scale: int, side: int, rounds: int) -> list[str]:
-    """Rows of the table of times."""
+    """Rows of the table of times, of networks that take turns in this process."""
     pair = inputs(scale, side, side)
     forwards = {way: network(way, scale) for way in ("plain", *WAYS)}
     seconds: dict[str, list[float]] = {way: [] for way in forwards}
@@ -84,8 +92,14 @@ def speed(scale: int, side: int, rounds: int) -> list[str]:
 
 def memory(scale: int, side: int) -> list[str]:
     """Rows of the table of memory."""
-    peaks = {way: peak_mb(way, scale, side) for way in ("plain", *WAYS)}
-    return [f"| x{scale} | {way} | {peak:.0f} | {peak / peaks['plain']:.2f} |" for way, peak in peaks.items()]
+    peaks = {way: alone(peak_mb, way, scale, side) for way in ("plain", *WAYS)}
+    rows = []
+    for way, peak in peaks.items():
+        if peak is None:
+            rows.append(f"| x{scale} | {way} | killed for memory | – |")
+        else:
+            rows.append(f"| x{scale} | {way} | {peak:.0f} | {peak / (peaks['plain'] or math.nan):.2f} |")
+    return rows
 
 
 def main() -> None:
@@ -108,7 +122,9 @@ def main() -> None:
         "|---|---|---|---|---|",
     ]
     for scale in scales:
-        lines += speed(scale, side, 1 if asked.quick else asked.rounds)
+        rows = alone(speed, scale, side, 1 if asked.quick else asked.rounds)
+        lines += rows or [f"| x{scale} | killed for memory | – | – | – |"]
+        print("\n".join(lines[-len(WAYS) - 1 :]), flush=True)
     if large:
         lines += ["", f"**{large}x{large}, peak memory of one forward above the weights**", ""]
         lines += ["| scale | network | MB | share of plain |", "|---|---|---|---|", *memory(4, large)]

@@ -118,14 +118,15 @@ def test_each_worker_runs_what_was_asked_for(tmp_path: Path) -> None:
     source = frames(tmp_path / "in", 1)
     bulk = replace(job(source, tmp_path / "16"), model="crisp", wanted=Wanted("torch", "cpu", "bf16"))
     run_bulk(bulk)
-    run_bulk(replace(bulk, target=str(tmp_path / "32"), wanted=Wanted()))
+    full = Wanted("torch", "cpu", "float32")
+    run_bulk(replace(bulk, target=str(tmp_path / "32"), wanted=full))
     results = [read_depth(tmp_path / name / "depth" / "a" / "000.png", "mm").depth for name in ("16", "32")]
     assert 0 < np.abs(results[0] - results[1]).mean() < 0.01
     assert json.loads((tmp_path / "16" / "job.json").read_text())["precision"] == "bf16"
     with pytest.raises(InputError, match="other precision"):
-        run_bulk(replace(bulk, wanted=Wanted("torch", "cpu", "float32")))
-    with pytest.raises(InputError, match="cuda"):
-        run_bulk(replace(bulk, target=str(tmp_path / "gpu"), wanted=Wanted(device="cuda")))
+        run_bulk(replace(bulk, wanted=full))
+    with pytest.raises(InputError, match="runs on the cpu here"):
+        run_bulk(replace(bulk, target=str(tmp_path / "gpu"), wanted=Wanted("onnx", "cuda")))
 
 
 # ------------------------------------------------------------------------------- kills

@@ -150,10 +150,9 @@ def read_rgb(path: PathLike) -> np.ndarray:
     Turned upright by its EXIF tag; grey and palettes become RGB, alpha is dropped. Raises InputError.
     """
     with _reading(path) as (file, kind):
-        if kind not in (*PICTURES, "HEIC"):
-            raise InputError(f"is {kind or 'no known format'}; give a {', '.join(PICTURES)} or HEIC picture")
-        read = late("crispdepth.formats.heif").read_heif_colour if kind == "HEIC" else partial(read_colour, kind=kind)
-        pixels = read(file)
+        if kind not in _COLOUR_READERS:
+            raise InputError(f"is {kind or 'no known format'}; give a {', '.join(_COLOUR_READERS)} picture")
+        pixels = _COLOUR_READERS[kind](file)
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
@@ -367,6 +366,10 @@ def write_points(
 
 # ---------------------------------------------------------------------------------- tables
 
+_COLOUR_READERS: dict[str, Callable[[IO[bytes]], np.ndarray]] = {
+    **{kind: partial(read_colour, kind=kind) for kind in PICTURES},
+    "HEIC": lambda file: late("crispdepth.formats.heif").read_heif_colour(file),
+}
 _DEPTH_READERS: dict[str, Callable[[IO[bytes]], Raw]] = {
     "HEIC": lambda file: late("crispdepth.formats.heif").read_heif_depth(file),
     "PNG": read_png_depth,

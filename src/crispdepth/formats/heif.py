@@ -6,7 +6,6 @@ from typing import IO, Any
 
 import numpy as np
 import pillow_heif
-from PIL import Image
 
 from crispdepth.formats.raw import Raw, check_size, decoding
 from crispdepth.types import InputError
@@ -47,11 +46,6 @@ def in_its_unit(shares: np.ndarray, said: dict[str, Any]) -> Raw:
 
 
 def _opened(file: IO[bytes]) -> pillow_heif.HeifFile:
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None  # ours is checked instead, before anything is decoded
-    try:
-        image = pillow_heif.open_heif(file)
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-    check_size(image.size[1], image.size[0])
+    image = pillow_heif.open_heif(file)
+    check_size(image.size[1], image.size[0])  # before anything is decoded
     return image

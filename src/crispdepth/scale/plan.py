@@ -67,17 +67,16 @@ def find(source: str) -> Iterator[Item]:
 
 
 def has_pictures(source: str) -> bool:
-    """Whether ``source`` has pictures beside its low maps, by its layout alone (a tar's by its first sample)."""
-    place, _, file = source.rpartition("/")
-    if source.endswith(".parquet") and (store := Store(place or ".")).exists(file):
-        with store.open(file) as opened:
-            try:
-                return "rgb" in pq.ParquetFile(opened).schema_arrow.names
-            except pa.ArrowInvalid as error:
-                raise InputError(f"{store.url_of(file)}: is no Parquet file: {shown(error)}") from error
-    if not source.endswith((".parquet", ".tar")) and (store := Store(source)).exists("rgb"):
-        return True
+    """Whether ``source`` has pictures beside its low maps: its folders say so, or else its first item."""
+    if not source.endswith((".parquet", ".tar")):
+        store = Store(source)
+        if _low_folder(store) is not None:
+            return store.exists("rgb")
     return any(item.rgb is not None for item in islice(_found(source), 1))
+
+
+def _low_folder(store: Store) -> str | None:
+    return next((folder for folder in ("low", "depth") if store.exists(folder)), None)
 
 
 def _found(source: str) -> Iterator[Item]:
@@ -90,7 +89,7 @@ def _found(source: str) -> Iterator[Item]:
     store = Store(source)
     if not store.fs.isdir(store.root):
         raise InputError(f"{shown(source)}: no such folder; check the path")
-    low = next((folder for folder in ("low", "depth") if store.exists(folder)), None)
+    low = _low_folder(store)
     if low is not None:
         return _in_folders(store, low)
     tars = [name for name in store.names() if name.endswith(".tar")]

@@ -47,7 +47,7 @@ class Recipe:
     warmup: int = 200
     milestones: tuple[int, ...] = ()
     weight_decay: float = 1e-4
-    clip: float = 1.0
+    clip: float = 10.0
     ema: float = 0.999
     precision: str = "32-true"
     seed: int = 0
@@ -58,10 +58,13 @@ class Recipe:
 @dataclass(frozen=True)
 class CrispRecipe(Recipe):
     """``relative``: errors count as shares of bicubic's, image by image. The weights are those of the loss's parts;
-    ``side_weight`` is for the depth after each stage but the last. ``expected_error_weight`` is small: at 0.2 its
-    gradients, of a few pixels that are far off, hid all others, and depth was learnt at a third of the speed."""
+    ``side_weight`` is for the depth after each stage but the last.
+
+    ``expected_error_weight`` is small: a few pixels that are far off have gradients that drown all others.
+    """
 
     network: CrispConfig = field(default_factory=CrispConfig)
+    clip: float = 1.0
     relative: bool = True
     root_square_weight: float = 0.5
     expected_error_weight: float = 0.02
@@ -121,6 +124,7 @@ class CtktRecipe(Recipe):
     ema: float = 0.998
     network: CtktConfig = field(default_factory=CtktConfig)
     estimator: DENetConfig = field(default_factory=DENetConfig)
+    clip: float = 1.0
     relative: bool = True
     roles: str = "pixel"
     uncertainty: bool = True
