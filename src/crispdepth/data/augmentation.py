@@ -24,7 +24,9 @@ class Sensors:
     two axes. ``kernels``: drawn from KERNELS, else antialiased bicubic. ``rounded``: 8-bit or coarser steps.
     ``eight_bit``: instead of all that, made as protocol ``ctkt`` does: antialiased bicubic on whole 8-bit levels.
     ``inverse``: disparity instead of depth. ``fattened``: near things a pixel larger than in the picture, on some
-    sides, as stereo and structured light see them. ``stepped``: the true depth itself comes in 8-bit steps.
+    sides, as stereo and structured light see them. ``bent``: silhouettes lie up to two pixels off, here to one side
+    and there to the other, and their narrow gaps are closed or their thin ends lost, as a matching window's size
+    decides it. ``stepped``: the true depth itself comes in 8-bit steps.
     ``soft_depth``: a pixel on an edge holds a mixture of both sides, as in maps that were made larger and shrunk.
     ``turned``: by 90°. ``swapped``, ``grey``: colours. ``brighter``: brightness and contrast by up to this share.
     """
@@ -39,6 +41,7 @@ class Sensors:
     misaligned: float = 0.08
     soft_rgb: float = 0.1
     fattened: float = 0.4
+    bent: float = 0.4
     stepped: float = 0.15
     soft_depth: float = 0.6
     turned: float = 0.0
@@ -50,7 +53,17 @@ class Sensors:
 
 
 EASY = Sensors(
-    whole=1, kernels=0, blurred=0, noisy=0, holed=0, misaligned=0, soft_rgb=0, fattened=0, stepped=0, soft_depth=0
+    whole=1,
+    kernels=0,
+    blurred=0,
+    noisy=0,
+    holed=0,
+    misaligned=0,
+    soft_rgb=0,
+    fattened=0,
+    bent=0,
+    stepped=0,
+    soft_depth=0,
 )  # a clean map, for x8
 
 
@@ -71,7 +84,7 @@ def sensed(sample: Sample, dice: Dice, sensors: Sensors, scale_limits: tuple[flo
     assert sample.depth is not None
     known = torch.ones_like(sample.depth, dtype=torch.bool) if sample.depth_valid is None else sample.depth_valid
     rgb, depth, known = flipped(dice, sensors.turned, sample.rgb, sample.depth, known)
-    depth = fattened(dice, depth, sensors)
+    depth = bent(dice, fattened(dice, depth, sensors), sensors)
     inverse = dice.chance(sensors.inverse, len(depth), 1, 1, 1)
     depth = in_own_unit(dice, depth, inverse, sensors)
     low, valid = low_map(
@@ -100,6 +113,28 @@ def fattened(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
     around = F.pad(depth, (left, right, above, below), mode="replicate")
     grown = -F.max_pool2d(-around, (1 + above + below, 1 + left + right), stride=1)
     return torch.where(dice.chance(0.5, len(depth), 1, 1, 1), grown, depth)
+
+
+def bent(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
+    """Narrow gaps closed or thin ends lost (opening, closing), then moved by a smooth field of a pixel or two."""
+    if not _one(dice, min(1.0, 2 * sensors.bent)):
+        return depth
+    count, (height, width) = len(depth), depth.shape[-2:]
+    radius = int(dice.below(4, 1))
+    nearer = 1.0 if _one(dice, 0.7) else -1.0  # near things grow first, so gaps close; or far ones, so ends are lost
+    changed = nearer * _largest(-_largest(-nearer * depth, radius), radius)
+    cells = 1 + int(dice.below(max(2, max(height, width) // 8), 1))
+    strength = dice.between(0.2, 1.5, 1)
+    field = strength * torch.stack([dice.noise(count, cells, max(height, width)) for _ in range(2)], -1)
+    rows, columns = torch.meshgrid(*(torch.arange(n, device=depth.device) for n in (height, width)), indexing="ij")
+    place = torch.stack([columns, rows], -1) + field[:, :height, :width]
+    place = (2 * place + 1) / torch.tensor([width, height], device=depth.device) - 1
+    changed = F.grid_sample(changed, place, padding_mode="border", align_corners=False)
+    return torch.where(dice.chance(0.5, count, 1, 1, 1), changed, depth)
+
+
+def _largest(x: torch.Tensor, radius: int) -> torch.Tensor:
+    return F.max_pool2d(F.pad(x, (radius,) * 4, mode="replicate"), 1 + 2 * radius, stride=1)
 
 
 def in_own_unit(dice: Dice, depth: Depth, inverse: torch.Tensor, sensors: Sensors) -> Depth:

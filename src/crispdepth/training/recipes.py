@@ -112,7 +112,7 @@ class CtktRecipe(Recipe):
     sensors: Sensors = field(
         default_factory=lambda: Sensors(
             whole=1.0, kernels=0.15, rounded=0.5, blurred=0.03, misaligned=0.0, soft_rgb=0.0, fattened=0.0,
-            stepped=0.1, soft_depth=0.5, eight_bit=0.4, scales=(2, 4, 4, 4, 8, 8, 8, 16, 16),
+            bent=0.0, stepped=0.1, soft_depth=0.5, eight_bit=0.4, scales=(2, 4, 4, 4, 8, 8, 8, 16, 16),
         )
     )  # fmt: skip
     patches: tuple[tuple[int, int], ...] = ((4, 160),)
@@ -247,7 +247,8 @@ _ON_GPU: dict[str, Any] = {
 
 NAIMA_SENSORS = Sensors(
     whole=1.0, kernels=0.0, rounded=0.0, inverse=0.0, blurred=0.0, noisy=0.0, holed=0.0, misaligned=0.0,
-    soft_rgb=0.0, fattened=0.0, stepped=0.0, soft_depth=0.0, turned=0.5, swapped=0.0, grey=0.0, brighter=0.1,
+    soft_rgb=0.0, fattened=0.0, bent=0.0, stepped=0.0, soft_depth=0.0, turned=0.5, swapped=0.0, grey=0.0,
+    brighter=0.1,
 )  # fmt: skip
 
 
