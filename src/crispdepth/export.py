@@ -169,12 +169,13 @@ def deviation(model: Model, graph: Model, scale: float | None = None) -> float:
     worst = 0.0
     for seed, (batch, size, any_scale, holes) in enumerate(ODD):
         sample, _ = _sample(model, batch, size, _served(model, scale, any_scale), holes, seed)
-        expected, given = (estimated(each, sample, size) for each in (model, graph))
+        expected = estimated(model, sample, size)
         span = float(expected[0].max() - expected[0].min()) or 1.0
-        for a, b in zip(expected, given, strict=True):
-            if a is not None and b is not None:
-                off = float((a - b).abs().max()) / span if a.shape == b.shape else float("inf")
-                worst = max(worst, off if off == off else float("inf"))
+        for _ in range(2):  # a size that comes again may be compiled for
+            for a, b in zip(expected, estimated(graph, sample, size), strict=True):
+                if a is not None and b is not None:
+                    off = float((a - b).abs().max()) / span if a.shape == b.shape else float("inf")
+                    worst = max(worst, off if off == off else float("inf"))
     return worst
 
 
