@@ -527,12 +527,15 @@ def export(
     out: Annotated[Path, typer.Option("-o", "--out", help="The .onnx, or .xml for OpenVINO, to write")],
     int8: Annotated[bool, typer.Option("--int8", help="Convolutions in 8 bits (.xml)")] = False,
     scale: Annotated[float | None, typer.Option(help="The enlargement, where a file can hold but one (ctkt)")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="WxH of the picture: a file for this size alone (naima, symbiotic)")
+    ] = None,
 ) -> None:
-    """Write a network as ONNX or OpenVINO IR, for any size, checked against torch."""
+    """Write a network as ONNX or OpenVINO IR, for any size or for one, checked against torch."""
     from crispdepth import export as exporting
     from crispdepth.models import catalog
 
-    for line in exporting.export(catalog.load(model), out, scale, int8):
+    for line in exporting.export(catalog.load(model), out, scale, int8, _size(size)):
         typer.echo(line)
 
 
