@@ -55,7 +55,7 @@ def main() -> None:
             words.plot.write_text(plot(memory, items), encoding="utf-8")
         if kills:
             told = disturbed([*command, str(folder / "killed")], kills, seconds, random.Random(words.seed))
-            print(f"kill -9 at {', '.join(told)} results; then to the end")
+            print(f"kill -9 at {', '.join(told) or 'no'} results; then to the end")
             say_whether_same(digests(folder / "killed"), expected)
         if words.ray:
             print(f"on Ray, {on_ray(folder / 'frames', folder / 'ray', words.model)}")
@@ -104,7 +104,7 @@ def undisturbed(command: list[str]) -> tuple[float, list[tuple[int, float]]]:
 def disturbed(command: list[str], kills: int, seconds: float, dice: random.Random) -> list[str]:
     """Kill it ``kills`` times, each at a random moment of a share of its time, then let it end."""
     told: list[str] = []
-    share = 1.5 * seconds / (kills + 1)
+    share = 1.5 * (seconds - start_seconds()) / (kills + 1)
     while len(told) < kills:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,14 +17,16 @@ from crispdepth import export as exporting
 from crispdepth.bench import report, speed
 from crispdepth.engines import Choice, Converted, Machine, OnDevice, Wanted, choose, opened, prepared
 from crispdepth.export import AGREE, export
-from crispdepth.exportable import ratio, resized
+from crispdepth.exportable import Spectrum, irfft2, ratio, resized, rfft2
 from crispdepth.geometry import fill
 from crispdepth.graphs import Graph
 from crispdepth.inference import estimated
+from crispdepth.models import symbiotic
 from crispdepth.models.catalog import load
 from crispdepth.models.crisp import TINY_CONFIG
 from crispdepth.models.ctkt import Ctkt, CtktConfig
-from crispdepth.types import InputError, Sample
+from crispdepth.models.symbiotic import Symbiotic
+from crispdepth.types import InputError, Model, Sample
 
 for package in ("onnx", "onnxruntime", "openvino"):
     pytest.importorskip(package)
@@ -133,6 +137,71 @@ def test_int8_states_its_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     sample = odd()
     made, expected = (estimated(each, sample)[0] for each in (Graph(tmp_path / "crisp.xml"), shuffled()))
     assert 0 < float((made - expected).abs().mean()) < 0.05  # of 1 to 2 metres; 8 bits are not float32
+
+
+def restless(network: Model) -> Model:
+    """All weights a little off, so that no part begins as nothing."""
+    dice = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=dice))
+    return network.eval()
+
+
+def small_naima() -> Model:
+    naima = pytest.importorskip("crispdepth.models.naima")
+    shape = {"token_channels": 12, "token_blocks": 4, "token_heads": 2, "grid": 4, "layers": (0, 1, 2, 3)}
+    torch.manual_seed(0)
+    config = naima.NaimaConfig(scale=4, width=4, encoder=1, upsampler=1, circle=True, **shape)
+    return restless(naima.Naima(config))
+
+
+def small_symbiotic() -> Model:
+    pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    return restless(Symbiotic(replace(symbiotic.TINY_CONFIG, classes=("wall", "floor"))))
+
+
+@pytest.mark.parametrize("make", [pytest.param(small_naima, marks=pytest.mark.slow), small_symbiotic])
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_a_network_that_needs_it_has_a_file_for_one_size(make: Callable[[], Model], engine: str) -> None:
+    model = make()
+    served = prepared(model, Choice(engine, "cpu", "float32", "a test"))
+    sample = odd(1, (20, 27), (80, 108))
+    for _ in range(2):
+        depth, _ = estimated(served, sample, (80, 108))
+        expected, _ = estimated(model, sample, (80, 108))
+        agree(depth, expected)
+    assert isinstance(served, Converted)
+    assert len(served.graphs) == 1
+    with pytest.raises(InputError, match=r"for rgb of 108x80 pixels, not 112x80.*--size"):
+        estimated(served.graphs[0], odd(1, (20, 27), (80, 112)), (80, 112))
+
+
+def test_a_file_for_one_size_says_so(tmp_path: Path) -> None:
+    lines = export(small_ctkt(), tmp_path / "ctkt.onnx", 8, size=(64, 80))
+    assert "low 8x10" in lines[0]
+    graph, sample = Graph(tmp_path / "ctkt.onnx"), odd(1, (8, 10), (64, 80))
+    agree(estimated(graph, sample, (64, 80))[0], estimated(small_ctkt(), sample, (64, 80))[0])
+    with pytest.raises(InputError, match="for a result of 80x64 pixels, not 84x64"):
+        estimated(graph, sample, (64, 84))
+    with pytest.raises(InputError, match="say which by --size"):
+        export(small_naima(), tmp_path / "naima.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ctkt.onnx"]
+
+
+@pytest.mark.parametrize("size", [(7, 11), (8, 6), (1, 5), (12, 1)])
+def test_spectra_by_matrices_are_torchs(size: tuple[int, int]) -> None:
+    x = torch.rand(2, 3, *size)
+    expected = torch.fft.rfft2(x)
+    found = rfft2(x)
+    torch.testing.assert_close(found.real, expected.real, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.imag, expected.imag, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.abs(), expected.abs(), atol=1e-5, rtol=0)
+    changed = expected * torch.complex(torch.tensor(0.3), torch.tensor(0.7))  # no longer the spectrum of a real map
+    torch.testing.assert_close(
+        irfft2(Spectrum(changed.real, changed.imag), size), torch.fft.irfft2(changed, s=size), atol=1e-6, rtol=0
+    )
 
 
 def test_what_cannot_be_exported_is_refused_with_a_cure(tmp_path: Path) -> None:

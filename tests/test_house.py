@@ -15,8 +15,10 @@ PACKAGE = ROOT / "src" / "crispdepth"
 
 # From the ground up. A module may import from floors below its own, never beside or above.
 FLOORS = (
-    ("types", "layers.strips", "scale.overlap", "scale.forecast"),
-    ("layers.attention", "layers.blocks", "exportable", "graphs"),
+    ("types", "scale.overlap", "scale.forecast"),
+    ("exportable", "graphs", "layers.attention"),
+    ("layers.strips",),
+    ("layers.blocks",),
     ("geometry", "picture", "units", "atomic", "extras", "formats.raw", "formats.ply", "formats.glb"),
     (
         "intrinsics",

@@ -13,7 +13,7 @@ import torch
 import two_processes
 from safetensors.torch import load_file
 
-from crispdepth.data.augmentation import EASY, Sensors, fattened, holes, sensed
+from crispdepth.data.augmentation import EASY, Sensors, bent, fattened, holes, sensed
 from crispdepth.data.scenes import scenes
 from crispdepth.data.textures import Dice
 from crispdepth.losses import absolute, expected_error, root_square
@@ -152,6 +152,20 @@ def test_fattened_things_grow_and_nothing_else_changes() -> None:
     assert max(near) <= 8 * 8
     assert all(bool((g[..., 8:12, 8:12] == 1).all()) for g in grown)
     assert torch.equal(fattened(Dice(1, "cpu"), depth, EASY), depth)
+
+
+def test_bent_silhouettes_lie_a_little_off_and_far_from_edges_nothing_changes() -> None:
+    depth = torch.full((4, 1, 40, 40), 3.0)
+    depth[..., 10:30, 10:30] = 1.0
+    always = dataclasses.replace(EASY, bent=1)
+    changed = [bent(Dice(seed, "cpu"), depth, always) for seed in range(8)]
+    assert any(not torch.equal(c, depth) for c in changed)
+    for c in changed:
+        assert float(c.min()) > 0.999
+        assert float(c.max()) < 3.001
+        assert bool((c[..., 14:26, 14:26] < 1.001).all())  # displaced by 2.25 px at most
+        assert bool((c[..., :6, :] > 2.999).all())
+    assert torch.equal(bent(Dice(1, "cpu"), depth, EASY), depth)
 
 
 def test_real_pictures_give_squares_with_their_holes_marked(tmp_path: Path) -> None:

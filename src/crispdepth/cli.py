@@ -433,6 +433,9 @@ def bench_video(
     model: Annotated[str, typer.Option(help="See `crispdepth names`")] = "crisp",
     scale: Annotated[float, typer.Option(help="Low map smaller by this factor")] = 8,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write every figure here")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Write the table into this page, between its flicker marks")
+    ] = None,
 ) -> None:
     """Measure flicker and error of a film, steadied and frame by frame."""
     from crispdepth.bench import flickering, report
@@ -440,16 +443,21 @@ def bench_video(
     if json_path is not None:
         report.check_json(json_path)
     films = flickering.made() if rgb is None else [flickering.filmed(rgb, depth, unit)]
+    mark = "flicker" if rgb is None else f"flicker {Path(rgb).parent.name}"
+    if out is not None:
+        report.around(out, mark)
     with report.progress_bar("frames") as progress:
         result = flickering.measure(model, films, scale, progress)
     typer.echo(flickering.table(result))
+    if out is not None:
+        report.write_between(out, mark, flickering.table(result))
     if json_path is not None:
         report.write_json(json_path, result)
 
 
 @app.command("bench-robust")
 def bench_robust(
-    models: Annotated[str, typer.Option(help="Names, with commas between")] = "crisp,fgs,bicubic",
+    models: Annotated[str, typer.Option(help="Names, with commas between")] = "crisp,guided,fgs,bicubic",
     set_name: Annotated[str, typer.Option("--set", help="See `crispdepth names`")] = "scenes",
     root: Root = None,
     scale: Annotated[float, typer.Option(help="Low map smaller by this factor")] = 8,
@@ -519,12 +527,15 @@ def export(
     out: Annotated[Path, typer.Option("-o", "--out", help="The .onnx, or .xml for OpenVINO, to write")],
     int8: Annotated[bool, typer.Option("--int8", help="Convolutions in 8 bits (.xml)")] = False,
     scale: Annotated[float | None, typer.Option(help="The enlargement, where a file can hold but one (ctkt)")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="WxH of the picture: a file for this size alone (naima, symbiotic)")
+    ] = None,
 ) -> None:
-    """Write a network as ONNX or OpenVINO IR, for any size, checked against torch."""
+    """Write a network as ONNX or OpenVINO IR, for any size or for one, checked against torch."""
     from crispdepth import export as exporting
     from crispdepth.models import catalog
 
-    for line in exporting.export(catalog.load(model), out, scale, int8):
+    for line in exporting.export(catalog.load(model), out, scale, int8, _size(size)):
         typer.echo(line)
 
 

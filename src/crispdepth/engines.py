@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from crispdepth.export import converted
+from crispdepth.export import Sizes, converted
 from crispdepth.graphs import SUFFIXES, Graph, enlargement, needed
 from crispdepth.models.catalog import load
 from crispdepth.types import Depth, InputError, Model
@@ -139,8 +139,8 @@ def prepared(model: Model, choice: Choice) -> Model:
 
 
 class Converted(Model):
-    """A model run by ONNX Runtime or OpenVINO: exported and checked here, once for each range of enlargements that one
-    file serves, when it is first needed."""
+    """A model run by ONNX Runtime or OpenVINO: exported and checked here, once for each range of enlargements (or each
+    size of picture) that one file serves, when it is first needed."""
 
     def __init__(self, model: Model, engine: str) -> None:
         super().__init__()
@@ -149,25 +149,31 @@ class Converted(Model):
         self.graphs: list[Graph] = []
         if hasattr(model, "estimate"):
             self.estimate = self._both
-        if not hasattr(model, "served"):
-            self._graph(None)
+        if not hasattr(model, "served") and not hasattr(model, "one_size"):
+            self._made(None, None)
 
     def forward(self, **parts: Any) -> Depth:
         """As the model's own."""
-        depth: Depth = self._graph(enlargement(parts)).forward(**parts)
+        depth: Depth = self._graph(parts).forward(**parts)
         return depth
 
     def _both(self, **parts: Any) -> tuple[Depth, ...]:
-        made: tuple[Depth, ...] = self._graph(enlargement(parts)).estimate(**parts)
+        made: tuple[Depth, ...] = self._graph(parts).estimate(**parts)
         return made
 
-    def _graph(self, scale: float | None) -> Graph:
+    def _graph(self, parts: dict[str, Any]) -> Graph:
         for graph in self.graphs:
-            if scale is None or graph.serves(scale):
+            if graph.serves(parts):
                 return graph
+        if not hasattr(self.model, "one_size"):
+            return self._made(enlargement(parts) if hasattr(self.model, "served") else None, None)
+        sizes = (tuple(parts[name].shape[-2:]) for name in ("rgb", "low" if "low" in parts else "rgb"))
+        return self._made(enlargement(parts), Sizes(*sizes))
+
+    def _made(self, scale: float | None, sizes: Sizes | None) -> Graph:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"model{self.suffix}"
-            converted(self.model, path, scale if hasattr(self.model, "served") else None)
+            converted(self.model, path, scale, sizes=sizes)
             self.graphs.append(Graph(path))
         return self.graphs[-1]
 

@@ -1,6 +1,10 @@
-"""What an exported graph cannot say as torch does, said with the same values: resizing as products with matrices."""
+"""What an exported graph cannot say as torch does, said with the same values, as products with matrices: resizing, and
+Fourier transforms."""
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import torch
 
@@ -8,8 +12,9 @@ from crispdepth.types import Size
 
 
 def exporting() -> bool:
-    """Whether the model is being turned into a graph that must hold for every size: no branch may look at one."""
-    return torch.jit.is_tracing()
+    """Whether the model is being turned into a graph: no branch may look at a value, nor, where the graph must hold for
+    every size (a trace), at a size."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
 def ratio(many: int, few: int) -> torch.Tensor:
@@ -58,3 +63,52 @@ def _area(old: int, new: int) -> torch.Tensor:
     touched = ((j + 1) * new > i * old) & (j * new < (i + 1) * old)
     weight = touched.to(torch.float32)
     return weight / weight.sum(dim=1, keepdim=True)
+
+
+class Spectrum(NamedTuple):
+    """What complex tensors do here, by their real and imaginary parts: graphs have no complex numbers."""
+
+    real: torch.Tensor
+    imag: torch.Tensor
+
+    def abs(self) -> torch.Tensor:
+        return (self.real.square() + self.imag.square()).sqrt()
+
+    def angle(self) -> torch.Tensor:
+        return torch.atan2(self.imag, self.real)
+
+    def flatten(self, start: int) -> Spectrum:
+        return Spectrum(self.real.flatten(start), self.imag.flatten(start))
+
+    def unflatten(self, axis: int, size: Size) -> Spectrum:
+        return Spectrum(self.real.unflatten(axis, size), self.imag.unflatten(axis, size))
+
+
+def rfft2(x: torch.Tensor) -> Spectrum:
+    """torch.fft.rfft2 of ``x`` (b, c, h, w): (b, c, h, w // 2 + 1)."""
+    height, width = x.shape[-2:]
+    cosine, sine = _waves(width, width // 2 + 1, x)
+    real, imag = x @ cosine, -(x @ sine)
+    cosine, sine = _waves(height, height, x)
+    return Spectrum(cosine @ real + sine @ imag, cosine @ imag - sine @ real)
+
+
+def irfft2(x: Spectrum, size: Size) -> torch.Tensor:
+    """torch.fft.irfft2 of ``x`` (b, c, h, w // 2 + 1), for ``size`` = (h, w)."""
+    height, width = size
+    cosine, sine = _waves(height, height, x.real)
+    real, imag = cosine @ x.real - sine @ x.imag, cosine @ x.imag + sine @ x.real
+    cosine, sine = _waves(width, width // 2 + 1, real)
+    weight = torch.full((width // 2 + 1,), 2.0)  # a bin stands for two, of which one is not given
+    weight[0] = 1
+    if width % 2 == 0:
+        weight[-1] = 1
+    cosine, sine = (wave * weight.to(wave) for wave in (cosine, sine))
+    return (real @ cosine.mT - imag @ sine.mT) / (height * width)
+
+
+def _waves(length: int, count: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine of 2π · j · k / length, (length, count); j · k is taken modulo length: exact for long sides."""
+    turns = torch.arange(length)[:, None] * torch.arange(count) % length
+    angle = 2 * math.pi * turns.double() / length
+    return angle.cos().to(like), angle.sin().to(like)

@@ -117,13 +117,18 @@ def write_text(path: Path, text: str) -> None:
 
 def write_between(path: Path, mark: str, text: str) -> None:
     """Put ``text`` between <!-- mark --> and <!-- end of mark --> of a page. Raises InputError where they are not."""
+    before, after = around(path, mark)
+    write_text(path, f"{before}{text}\n{after}")
+
+
+def around(path: Path, mark: str) -> tuple[str, str]:
+    """A page up to <!-- mark -->, and from <!-- end of mark --> on. Raises InputError where they are not."""
     page = path.read_text(encoding="utf-8") if path.is_file() else ""
     before, found, rest = page.partition(f"<!-- {mark} -->\n")
     _, closed, after = rest.partition(f"<!-- end of {mark} -->")
     if not (found and closed):
         raise InputError(f"{path} has no marks <!-- {mark} --> and <!-- end of {mark} --> to write between")
-    with atomic(path) as temporary:
-        temporary.write_text(f"{before}{found}{text}\n{closed}{after}", encoding="utf-8")
+    return before + found, closed + after
 
 
 def write_numbers(

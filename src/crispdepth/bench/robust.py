@@ -23,7 +23,8 @@ class Fault:
     """One row of FAULTS: an otherwise clean low map, antialiased bicubic, with one thing wrong.
 
     ``holes``: share of low pixels lost, single ones at random; ``noise``: Gaussian, in shares of the low map's
-    range; ``steps``: values it is rounded to; ``shift_px``: the picture moved right and down.
+    range; ``steps``: values it is rounded to; ``shift_px``: the picture moved right and down; ``scale``: enlarged so
+    many times, whatever the others are (0: as they are).
     """
 
     kernel: str = "bicubic"
@@ -31,6 +32,7 @@ class Fault:
     noise: float = 0.0
     steps: int = 0
     shift_px: int = 0
+    scale: float = 0
 
     def sensed(self, sample: Sample, scale: float, seed: int) -> Sample:
         """``sample`` with the low map and the picture that this sensor gives."""
@@ -38,6 +40,7 @@ class Fault:
         assert sample.depth_valid is not None
         assert sample.rgb is not None
         generator = torch.Generator().manual_seed(seed)
+        scale = self.scale or scale
         rgb, depth, seen = (crop_to_multiple(x, scale) for x in (sample.rgb, sample.depth, sample.depth_valid))
         low, valid = downsample(depth, seen, scale, self.kernel)
         span = float(low[valid].max() - low[valid].min())
@@ -58,6 +61,7 @@ FAULTS: dict[str, Fault] = {
     **{f"picture shifted by {px} px": Fault(shift_px=px) for px in (1, 2, 4, 8)},
     **{f"rounded to {steps} steps": Fault(steps=steps) for steps in (255, 63)},
     **{f"low map by {kernel}": Fault(kernel=kernel) for kernel in KERNELS if kernel not in ("bicubic", "bicubic-8bit")},
+    **{f"enlarged {scale:g} times": Fault(scale=scale) for scale in (2, 3.5, 4, 8, 16, 32)},
 }
 
 
@@ -73,7 +77,7 @@ def measure(
         for fault_name, fault in faults.items():
             seen = fault.sensed(sample, scale, seed=done)
             for name, model in models.items():
-                totals[name][fault_name] += _rmse(sharpened(model, seen), sample, scale) / len(readers)
+                totals[name][fault_name] += _rmse(sharpened(model, seen), sample, fault.scale or scale) / len(readers)
         if progress:
             progress(done, len(readers))
     return totals

@@ -53,7 +53,16 @@ class Sensors:
 
 
 EASY = Sensors(
-    whole=1, kernels=0, blurred=0, noisy=0, holed=0, misaligned=0, soft_rgb=0, fattened=0, bent=0, stepped=0,
+    whole=1,
+    kernels=0,
+    blurred=0,
+    noisy=0,
+    holed=0,
+    misaligned=0,
+    soft_rgb=0,
+    fattened=0,
+    bent=0,
+    stepped=0,
     soft_depth=0,
 )  # a clean map, for x8
 
@@ -107,7 +116,7 @@ def fattened(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
 
 
 def bent(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
-    """Narrow gaps closed or thin ends lost (opening, closing), then moved by a smooth random field of a pixel or two."""
+    """Narrow gaps closed or thin ends lost (opening, closing), then moved by a smooth field of a pixel or two."""
     if not _one(dice, min(1.0, 2 * sensors.bent)):
         return depth
     count, (height, width) = len(depth), depth.shape[-2:]

@@ -16,7 +16,7 @@ import numpy as np
 
 from crispdepth.types import InputError
 
-MAX_PIXELS = 2**27  # refused above, from the header, before anything is decoded
+MAX_PIXELS = 2**26  # 67 megapixels; refused above, from the header, before anything is decoded
 TRUNCATED = "the file ends too early (truncated); copy or export it again"
 DEFLATE_RATIO = 1032  # zlib cannot pack better than this: a larger promise in a header is a lie
 

@@ -6,13 +6,15 @@ from collections.abc import Callable
 
 import torch
 
+from crispdepth.exportable import exporting
+
 ROWS = 16
 
 
 def thrifty(x: torch.Tensor) -> bool:
     """Whether ``x`` may be written over: on the CPU, no gradient asked for, nothing being traced."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return not torch.is_grad_enabled() and x.device.type == "cpu" and not traced
+    traced = torch.compiler.is_compiling() or exporting()
+    return not traced and not torch.is_grad_enabled() and x.device.type == "cpu"
 
 
 def overwritten(

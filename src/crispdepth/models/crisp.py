@@ -284,7 +284,7 @@ def _octaves(low: Depth, size: Size) -> torch.Tensor:
     scale2 = ratio(size[0], low.shape[-2]) * ratio(size[1], low.shape[-1])
     power = (torch.log2(scale2) / 2).clamp(0, OCTAVES - 1).to(low.device)
     steps = torch.arange(OCTAVES, device=low.device, dtype=power.dtype)
-    return (1 - (steps - power).abs()).clamp(min=0)
+    return torch.minimum(1 + steps - power, 1 + power - steps).clamp(min=0)  # OpenVINO folds abs() away
 
 
 def _resized(depth: Depth, size: Size) -> Depth:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from crispdepth.exportable import Spectrum, exporting, irfft2, resized, rfft2
 from crispdepth.geometry import normalised, restored
 from crispdepth.layers.attention import ATTENTIONS
 from crispdepth.layers.blocks import KERNELS, BackProjection
@@ -27,6 +28,7 @@ try:
 except ImportError as error:
     raise InputError("NAIMA needs Transformers: pip install 'crispdepth[naima]'") from error
 
+AnySpectrum: TypeAlias = Any  # a complex tensor (b, c, bins), or a Spectrum while a graph is made
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of red, green, blue
 TINY = 1e-8  # added to spectra by the released code
 BINS = 8192  # of a spectrum, fused at once
@@ -339,18 +341,18 @@ class FrequencyFusion(nn.Module):
 
     def forward(self, depth: torch.Tensor, rgb: torch.Tensor) -> torch.Tensor:
         size = depth.shape[-2:]
-        spectra = (
-            _spectrum(_mixed(conv, x).unflatten(2, size) + TINY)
-            for conv, x in ((self.pre_depth, depth), (self.pre_rgb, rgb))
-        )
-        d, g = (x.flatten(2) for x in spectra)
+        both = ((self.pre_depth, depth), (self.pre_rgb, rgb))
+        d, g = (_spectrum(_mixed(conv, x).unflatten(2, size) + TINY).flatten(2) for conv, x in both)
         fused = overwritten(self._fused, d, g, step=BINS).unflatten(2, (size[0], -1))
-        planes = torch.cat([torch.fft.irfft2(part, s=size).abs_() for part in fused.split(8, dim=1)], dim=1)
+        if exporting():
+            planes = irfft2(fused, (size[0], size[1])).abs()
+        else:
+            planes = torch.cat([torch.fft.irfft2(part, s=size).abs_() for part in fused.split(8, dim=1)], dim=1)
         weight = self.post.weight.flatten(1).t().expand(len(planes), -1, -1)
         pixels = torch.baddbmm(_bias(self.post), planes.flatten(2).transpose(1, 2), weight)
         return pixels.transpose(1, 2).unflatten(2, size)
 
-    def _fused(self, d: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    def _fused(self, d: AnySpectrum, g: AnySpectrum) -> AnySpectrum:
         """Two complex spectra (b, channels, bins) to one."""
         amplitude = self.amplitude(d.abs(), g.abs())
         if self.circle:
@@ -360,7 +362,8 @@ class FrequencyFusion(nn.Module):
         else:
             phase = self.phase(d.angle(), g.angle())
             cosine, sine = phase.cos(), phase.sin()
-        return torch.complex(amplitude * cosine + 2 * TINY, amplitude * sine + TINY)
+        real, imag = amplitude * cosine + 2 * TINY, amplitude * sine + TINY
+        return Spectrum(real, imag) if exporting() else torch.complex(real, imag)
 
 
 class Bridge(nn.Module):
@@ -416,6 +419,7 @@ class Naima(Model):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("low", "rgb")
+    one_size: ClassVar[bool] = True  # what an exported file holds
     mean: torch.Tensor
     deviation: torch.Tensor
 
@@ -505,6 +509,8 @@ class Naima(Model):
             return F.pad(x, (0, border[1] // scale, 0, border[3] // scale), mode="replicate")
         padded = F.pad(enlarged, border, mode="replicate")
         small = (padded.shape[-2] // scale, padded.shape[-1] // scale)
+        if exporting():
+            return resized(padded, small, "bicubic")
         return F.interpolate(padded, small, mode="bicubic", align_corners=False, antialias=True)
 
     @classmethod
@@ -632,17 +638,18 @@ def _bicubic(x: torch.Tensor, size: Size) -> torch.Tensor:
     return F.interpolate(x, size, mode="bicubic", align_corners=False)
 
 
-def _spectrum(x: torch.Tensor) -> torch.Tensor:
+def _spectrum(x: torch.Tensor) -> AnySpectrum:
     """rfft2 (b, c, H, W/2 + 1), its real bins with imaginary part +0: rounding would choose between phase +π and -π."""
-    spectrum = torch.fft.rfft2(x.float())
+    spectrum = rfft2(x.float()) if exporting() else torch.fft.rfft2(x.float())
+    imag = spectrum.imag
     height, width = x.shape[-2:]
     for row in {0, height // 2} if height % 2 == 0 else {0}:
         for column in {0, width // 2} if width % 2 == 0 else {0}:
-            torch.view_as_real(spectrum)[..., row, column, 1] = 0
+            imag[..., row, column] = 0
     return spectrum
 
 
-def _on_circle(spectrum: torch.Tensor) -> torch.Tensor:
+def _on_circle(spectrum: AnySpectrum) -> torch.Tensor:
     """Cosine and sine of the phase of (b, c, bins), (b, 2c, bins)."""
     length = spectrum.abs() + TINY
     return torch.cat([spectrum.real / length, spectrum.imag / length], dim=1)

@@ -328,6 +328,7 @@ class Symbiotic(Model):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("rgb",)
+    one_size: ClassVar[bool] = True  # what an exported file holds
 
     def __init__(self, config: SymbioticConfig) -> None:
         super().__init__()

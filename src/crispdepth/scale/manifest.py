@@ -72,10 +72,16 @@ def write_manifest(store: Store, parts: list[str], folder: Path) -> Counter[str]
 def counts_of(store: Store) -> Counter[str]:
     """How many items of a finished job have which status."""
     with store.open(MANIFEST) as opened:
-        column = pq.read_table(opened, columns=["status"])["status"]
+        column = whole_table(opened, ["status"])["status"]
     return Counter({entry["values"]: entry["counts"] for entry in column.value_counts().to_pylist()})
 
 
-def _table(store: Store, name: str) -> Any:
+def whole_table(opened: Any, columns: list[str] | None = None) -> pa.Table:
+    """A Parquet file, read by this thread alone: one of Arrow's own that still holds a Python file when the program
+    ends aborts it (pq.read_table leaves such threads)."""
+    return pq.ParquetFile(opened).read(columns=columns, use_threads=False)
+
+
+def _table(store: Store, name: str) -> pa.Table:
     with store.open(name) as opened:
-        return pq.read_table(opened, schema=SCHEMA)
+        return whole_table(opened).cast(SCHEMA)

@@ -130,7 +130,7 @@ def _listed(store: Store, file: str) -> Iterator[Item]:
         columns = [name for name in ("name", *INPUTS, "fault", "status") if name in table.schema_arrow.names]
         if "low" not in columns:
             raise InputError(f"{store.url_of(file)}: has no column low; name it so (and rgb, confidence, name)")
-        for rows in table.iter_batches(batch_size=1024, columns=columns):
+        for rows in table.iter_batches(batch_size=1024, columns=columns, use_threads=False):
             for row in rows.to_pylist():
                 if row.pop("status", QUARANTINED) == QUARANTINED:
                     yield _of_row(store, row)
@@ -222,4 +222,4 @@ class Plan:
 
     def chunk(self, number: int) -> list[Item]:
         """The items of one chunk."""
-        return [Item(**row) for row in self.file.read_row_group(number).to_pylist()]
+        return [Item(**row) for row in self.file.read_row_group(number, use_threads=False).to_pylist()]

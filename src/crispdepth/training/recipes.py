@@ -63,6 +63,9 @@ class CrispRecipe(Recipe):
     ``expected_error_weight`` is small: a few pixels that are far off have gradients that drown all others.
     """
 
+    sensors: Sensors = field(
+        default_factory=lambda: Sensors(noisy=0.15, holed=0.2, misaligned=0.1, soft_depth=0.85, bent=0.5, turned=0.4)
+    )
     network: CrispConfig = field(default_factory=CrispConfig)
     clip: float = 1.0
     relative: bool = True
