@@ -19,7 +19,7 @@ from crispdepth.models.classical import Bicubic
 from crispdepth.models.crisp import TINY_CONFIG, Crisp, CrispConfig
 from crispdepth.types import Depth, InputError, Mask, Rgb, Sample
 
-SMALL = CrispConfig(2, 1, 8, widths=(8, 8, 8), encoder=(0, 1), middle=1, context=1, decoder=1)
+SMALL = CrispConfig(2, 1, 8, widths=(8, 8, 8, 8), encoder=(0, 0, 1), middle=1, context=1, decoder=(0, 1))
 NETWORKS = ("crisp", "crisp-tiny")
 
 
@@ -37,8 +37,8 @@ def shuffled(config: CrispConfig = SMALL) -> Crisp:
     for net in (network.x2, network.x4):
         for stage in net.stages:
             torch.nn.init.normal_(stage.leave.weight, std=0.05)  # type: ignore[union-attr, arg-type]
-    for last in (network.say2, network.say4):
-        torch.nn.init.normal_(last.weight, std=0.05)
+    for last in (network.say2, network.say4, *network.guide):
+        torch.nn.init.normal_(last.get_parameter("weight"), std=0.05)
     return network
 
 
@@ -125,7 +125,7 @@ def test_sizes_between_the_steps_are_resampled(
     with torch.inference_mode():
         made = network.staged(low, torch.ones_like(low, dtype=torch.bool), torch.rand(1, 3, *size))
     assert made.depth.shape[-2:] == made.error.shape[-2:] == made.sides[0].shape[-2:] == size
-    assert seen == [(grid[0] // 4, grid[1] // 4)]
+    assert seen == [(grid[0] // 2, grid[1] // 2)]
 
 
 def test_another_scale_along_each_axis_works(scene: Sample) -> None:

@@ -21,6 +21,7 @@ FLOORS = (
     ("layers.blocks",),
     ("geometry", "picture", "units", "atomic", "extras", "formats.raw", "formats.ply", "formats.glb"),
     (
+        "layers.dsrnet",
         "intrinsics",
         "confidence",
         "reprojection",
@@ -37,15 +38,15 @@ FLOORS = (
     ("degradation", "metrics", "losses", "io", "models.saved", "models.naima_released", "hub"),
     (
         "models.classical",
+        "models.crisp",
         "models.ctkt",
         "models.foundation",
         "models.naima",
         "models.symbiotic",
         "job",
     ),
-    ("models.crisp", "convert", "data.folder", "data.raycast", "data.textures"),
+    ("models.catalog", "convert", "data.folder", "data.raycast", "data.textures"),
     (
-        "models.catalog",
         "data.middlebury",
         "data.nyu",
         "scale.plan",

@@ -26,7 +26,7 @@ from crispdepth.training.run import train
 from crispdepth.training.supervised import CrispTask
 from crispdepth.types import InputError
 
-SMALL = CrispConfig(1, 1, 8, widths=(8, 8, 8), encoder=(0, 0), middle=1, context=0, decoder=0)
+SMALL = CrispConfig(1, 1, 8, widths=(8, 8, 8, 8), encoder=(0, 0, 0), middle=1, context=0, decoder=(0, 0))
 RECIPE = CrispRecipe(
     network=SMALL,
     patches=((2, 48), (1, 64)),

@@ -16,7 +16,7 @@ from crispdepth.training.supervised import CrispTask
 
 STEPS = 3
 RECIPE = CrispRecipe(
-    network=CrispConfig(1, 1, 8, widths=(8, 8, 8), encoder=(0, 0), middle=1, context=0, decoder=0),
+    network=CrispConfig(1, 1, 8, widths=(8, 8, 8, 8), encoder=(0, 0, 0), middle=1, context=0, decoder=(0, 0)),
     patches=((1, 48), (1, 64)),
     steps=STEPS,
     learning_rate=0.01,

@@ -13,23 +13,22 @@ from torch import nn
 
 from crispdepth.exportable import exporting, ratio, resized
 from crispdepth.geometry import enlarge, local_range, missing, normalised, restored
+from crispdepth.layers.dsrnet import HALO_LOW_PX, DSRNet, Enlarged, cascade, served
 from crispdepth.models import saved
-from crispdepth.models.ctkt import Ctkt, CtktConfig, DSRNet, Enlarged, cascade
-from crispdepth.types import Depth, InputError, Local, Mask, Model, Rgb, Size
+from crispdepth.types import Depth, Local, Mask, Model, Rgb, Size
 
 OCTAVES = 6  # enlargements of 1, 2, 4 … 32
 FOLD = 2  # the finest level of the U sees one pixel for 2 x 2 of the picture
 STRIDE = 16  # its coarsest level, one for 16 x 16
 QUARTER = 4  # what comes up has one pixel for 4 x 4: as many as the last step of x4 begins with
 FLAT = 0.001  # of the low map's range a pixel: slopes below this are none
-HALO_LOW_PX = 48  # how far tiles overlap: so far the DSRNets look
 TINY = 0.02  # of the low map's range: below this, contrast is noise or rounding
 UNSEEN = 0.2  # of the low map's range: so much more contrast may be where nothing was measured
 
 
 @dataclass(frozen=True)
 class CrispConfig:
-    """``stages``, ``blocks``, ``width``: of the DSRNets, as in CtktConfig. Of the U, which sees the picture:
+    """``stages``, ``blocks``, ``width``: of the DSRNets. Of the U, which sees the picture:
     ``widths``: channels at 1/2, 1/4, 1/8, 1/16; ``encoder``: residual blocks at 1/2, 1/4, 1/8 on the way down;
     ``middle``, ``context``: at 1/16, of small and of large kernels; ``decoder``: at 1/4 and 1/8 on the way up.
 
@@ -137,8 +136,8 @@ class Crisp(Model):
     def __init__(self, config: CrispConfig = CrispConfig()) -> None:
         super().__init__()
         self.config = config
-        shape, w = CtktConfig(config.stages, config.blocks, config.width), config.widths
-        self.x2, self.x4 = DSRNet(2, shape), DSRNet(4, shape)
+        w = config.widths
+        self.x2, self.x4 = (DSRNet(f, config.stages, config.blocks, config.width) for f in (2, 4))
         self.stem = nn.Conv2d(FOLD**2 * (3 * int(config.colours) + 2) + 2 + 6 * int(config.phase), w[0], 3, padding=1)
         self.encoder = nn.ModuleList(_blocks(w[i], config.encoder[i], config.gates) for i in range(3))
         self.down = nn.ModuleList(nn.Conv2d(w[i], w[i + 1], 2, stride=2) for i in range(3))
@@ -181,7 +180,7 @@ class Crisp(Model):
     @staticmethod
     def served(scale: float) -> tuple[float, float]:
         """The enlargements that take the same steps as ``scale``: an exported file holds one cascade."""
-        least, most = Ctkt.served(max(scale, 2.0))  # below 2, one step of x2 is taken, too
+        least, most = served(max(scale, 2.0))  # below 2, one step of x2 is taken, too
         return (0.0 if most < 4 else least), most
 
     def made(self, x: Depth, valid: Mask, rgb: Rgb) -> Made:
@@ -247,17 +246,6 @@ class Crisp(Model):
         for level in (1, 0):
             x = _through(self.decoder[level], kept[level + 1] + self.up[level](x), octaves)
         return x[..., : (size[0] + QUARTER - 1) // QUARTER, : (size[1] + QUARTER - 1) // QUARTER]
-
-    def start_from(self, ctkt: Ctkt) -> None:
-        """Take the DSRNets of ``ctkt``: what this network says is then what that one says, until the picture is learnt.
-
-        Raises InputError where stages, blocks or width differ.
-        """
-        mine = CtktConfig(self.config.stages, self.config.blocks, self.config.width)
-        if ctkt.config != mine:
-            raise InputError(f"the DSRNets to start with have another shape: {ctkt.config}, not {mine}")
-        self.x2.load_state_dict(ctkt.x2.state_dict())
-        self.x4.load_state_dict(ctkt.x4.state_dict())
 
     @classmethod
     def from_file(cls, path: Path) -> Self:

@@ -21,6 +21,7 @@ from crispdepth.inference import sharpened
 from crispdepth.metrics import rmse
 from crispdepth.models.catalog import load
 from crispdepth.models.classical import Bicubic
+from crispdepth.models.crisp import Crisp
 from crispdepth.models.ctkt import Ctkt
 from crispdepth.picture import Panel, Range, comparison, depth_panel, error_panel, rgb_panel
 from crispdepth.training.examples import Batch, Scenes, Source, example
@@ -144,15 +145,19 @@ class Task(pl.LightningModule):
 def begun(kind: type[Network], config: Any, start: str) -> Network:
     """A network of ``kind``: random, or what ``start`` names, a model of the catalog or a file of weights.
 
-    That must have this ``config``; or be a Ctkt, for a network that can ``start_from`` one. Raises InputError.
+    That must have this ``config``; or be a Ctkt with DSRNets of this shape, for a Crisp, which begins with them: what
+    it says is then what that one says, until the picture is learnt. Raises InputError.
     """
     if not start:
         return kind(config)
     before: Any = load(start)
-    if isinstance(before, Ctkt) and hasattr(kind, "start_from"):
-        network: Any = kind(config)
-        network.start_from(before)
-        return network
+    if isinstance(before, Ctkt) and issubclass(kind, Crisp):
+        shape = (before.config.stages, before.config.blocks, before.config.width)
+        if shape != (config.stages, config.blocks, config.width):
+            raise InputError(f"the DSRNets of start={start} have another shape: {before.config}")
+        network = kind(config)
+        network.x2, network.x4 = before.x2, before.x4
+        return network.train()
     if not isinstance(before, kind):
         raise InputError(f"start={start} is a {type(before).__name__}, and {kind.__name__} is to be trained")
     if before.config != config:
