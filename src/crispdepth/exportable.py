@@ -1,5 +1,4 @@
-"""What an exported graph cannot say as torch does, said with the same values, as products with matrices: resizing, and
-Fourier transforms."""
+"""What an exported graph cannot say as torch does, said as products with matrices: resizing and Fourier transforms."""
 
 from __future__ import annotations
 
