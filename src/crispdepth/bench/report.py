@@ -215,8 +215,8 @@ pairs were looked at while our models were made, so they are not blind. The clas
 scenes, for bicubic and averaged low maps alike, a criterion that was changed once after a look at Lu (without the
 last plain round of back-projection they lost to bicubic at x8); they see the picture stretched to full brightness
 because Lu's are dark. Of Crisp, the loss, the share of faults and the learning rate were changed between the stages
-of its training after a look at Middlebury, and how edges are corrected and how soft they are after a look at the
-error maps of all these pairs (src/crispdepth/weights/crisp.md).
+of its training after a look at Middlebury, and how edges are corrected, how soft they are and how silhouettes are bent
+after a look at the error maps of these pairs (src/crispdepth/weights/crisp.md).
 
 | protocol | used by |
 | --- | --- |
