@@ -12,7 +12,9 @@ from torch import nn
 from crispdepth.geometry import enlarge, local_range
 from crispdepth.types import Depth, Size
 
-HALO_LOW_PX = 12  # what lies farther away, in pixels of the low map, changes a result by 1e-5 of the range (tests: 1e-3)
+HALO_LOW_PX = (
+    12  # what lies farther away, in pixels of the low map, changes a result by 1e-5 of the range (tests: 1e-3)
+)
 TINY = 0.02  # of the low map's range: below this, contrast is noise or rounding; changes are counted in no less
 SLACK = 0.25  # powers of 2: up to 1.19 times beyond a cascade's factor, bicubic does the rest
 
@@ -28,7 +30,7 @@ class Residual(nn.Module):
             self.second.weight.mul_(0.1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.second(F.relu(self.first(x), inplace=True))
+        return self.second(F.relu(self.first(x), inplace=True)).add_(x)
 
 
 class Enlarged(NamedTuple):
@@ -94,7 +96,7 @@ class DSRNet(nn.Module):
             if number:
                 lost = (x - F.avg_pool2d(sides[-1], self.factor)) / contrast
                 inner = inner + self.back[number - 1](torch.cat([changes, lost], 1))
-            inner, more = stage(inner if guide is None else inner + guide[number])
+            inner, more = stage(inner if guide is None else guide[number].add_(inner))
             changes = changes + more
             sides.append(plain + unit * F.pixel_shuffle(changes, self.factor))
             features.append(inner)

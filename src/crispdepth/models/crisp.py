@@ -75,12 +75,12 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor, octaves: torch.Tensor) -> torch.Tensor:
         inner = F.relu(self.first(x), inplace=True)
         if self.gate is None:
-            return x + self.second(inner)
+            return self.second(inner).add_(x)
         gate = (1 + octaves @ self.gate).view(1, -1, 1, 1)
         if exporting():  # convolutions of a graph want weights that no input changes
-            return x + self.second(inner * gate)
+            return self.second(inner * gate).add_(x)
         weight = self.second.weight * gate
-        return x + F.conv2d(inner, weight, self.second.bias, padding=1)
+        return F.conv2d(inner, weight, self.second.bias, padding=1).add_(x)
 
 
 class Context(nn.Module):
@@ -95,7 +95,7 @@ class Context(nn.Module):
             self.narrow.weight.mul_(0.1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.narrow(F.relu(self.widen(self.look(x)), inplace=True))
+        return self.narrow(F.relu(self.widen(self.look(x)), inplace=True)).add_(x)
 
 
 class Made(NamedTuple):
