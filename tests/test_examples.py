@@ -13,7 +13,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("script", sorted(p.name for p in (ROOT / "examples").glob("*.py")))
+SLOW = ("naima_speed.py",)  # most of a minute
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(p.name, marks=[pytest.mark.slow] if p.name in SLOW else [])
+        for p in sorted((ROOT / "examples").glob("*.py"))
+    ],
+)
 def test_an_example_runs(
     script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
