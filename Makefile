@@ -17,7 +17,7 @@ test: .venv/installed ## lint, types, tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto
 
-test-slow: .venv/installed ## the tests that start an S3 server, a Ray cluster, or two trainings
+test-slow: .venv/installed ## the tests that start an S3 server, a Ray cluster or two trainings, or take long
 	$(BIN)/python -m pytest -n 0 -m slow
 
 check: .venv/installed ## format, lint and types, no tests

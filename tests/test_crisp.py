@@ -194,7 +194,11 @@ def test_it_learns_a_few_scenes_by_heart() -> None:
 
 @pytest.mark.parametrize(
     ("name", "scale"),
-    [("crisp", 4), ("crisp", 8), ("crisp", 16), ("crisp-tiny", 4), ("crisp-tiny", 8)],  # tiny loses at x16: numbers.md
+    [
+        *((name, scale) for name in NETWORKS for scale in (4, 8)),
+        ("crisp", 16),
+        pytest.param("crisp-tiny", 16, marks=pytest.mark.xfail(strict=True, reason="fgs is better: docs/numbers.md")),
+    ],
 )
 def test_the_trained_networks_beat_the_best_filter_on_unseen_scenes(name: str, scale: int) -> None:
     errors = dict.fromkeys((name, "fgs"), 0.0)

@@ -81,7 +81,7 @@ def test_a_file_says_what_torch_says_at_sizes_it_has_never_seen(files: Path, suf
         agree(made, expected)
 
 
-@pytest.mark.parametrize("name", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_an_engine_serves_every_scale_by_files_of_its_own(name: str) -> None:
     network = shuffled()
     model = prepared(network, Choice(name, "cpu", "float32", "asked for"))
@@ -124,6 +124,7 @@ def test_a_file_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pyt
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_int8_states_its_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("nncf")
     monkeypatch.setattr(exporting, "CALIBRATION", range(2))
@@ -163,7 +164,7 @@ def small_symbiotic() -> Model:
 
 
 @pytest.mark.parametrize("make", [pytest.param(small_naima, marks=pytest.mark.slow), small_symbiotic])
-@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+@pytest.mark.parametrize("engine", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_a_network_that_needs_it_has_a_file_for_one_size(make: Callable[[], Model], engine: str) -> None:
     model = make()
     served = prepared(model, Choice(engine, "cpu", "float32", "a test"))
@@ -180,7 +181,7 @@ def test_a_network_that_needs_it_has_a_file_for_one_size(make: Callable[[], Mode
 
 def test_a_file_for_one_size_says_so(tmp_path: Path) -> None:
     lines = export(small_ctkt(), tmp_path / "ctkt.onnx", 8, size=(64, 80))
-    assert "low 8x10" in lines[0]
+    assert "low 10x8" in lines[0]
     graph, sample = Graph(tmp_path / "ctkt.onnx"), odd(1, (8, 10), (64, 80))
     agree(estimated(graph, sample, (64, 80))[0], estimated(small_ctkt(), sample, (64, 80))[0])
     with pytest.raises(InputError, match="for a result of 80x64 pixels, not 84x64"):

@@ -163,8 +163,9 @@ def test_the_room_is_its_nearest_wall() -> None:
     assert set(face.unique().tolist()) <= set(range(6))
 
 
-def test_floor_pixels_lie_on_one_plane(many: Sample) -> None:
-    _, depth, _, classes, intrinsics = tensors(many)
+@pytest.mark.parametrize("zoom", [1.0, 4.0])
+def test_floor_pixels_lie_on_one_plane(many: Sample, zoom: float) -> None:
+    _, depth, _, classes, intrinsics = tensors(many if zoom == 1 else scenes(12, 96, 128, seed=3, zoom=zoom))
     v, u = torch.meshgrid(torch.arange(96.0), torch.arange(128.0), indexing="ij")
     pixels = torch.stack([u, v, torch.ones_like(u)]).flatten(1).double()
     checked = 0
@@ -178,6 +179,18 @@ def test_floor_pixels_lie_on_one_plane(many: Sample) -> None:
         assert (normal @ centred).abs().max() < 1e-3
         checked += 1
     assert checked >= 4
+
+
+def test_from_closer_there_are_fewer_edges_and_longer_lenses(many: Sample) -> None:
+    def edges(sample: Sample) -> float:
+        depth = tensors(sample)[1]
+        return float(((depth[..., 1:] / depth[..., :-1]).log().abs() > 0.05).float().mean())
+
+    close = scenes(12, 96, 128, seed=3, zoom=4.0)
+    assert 0 < edges(close) < 0.7 * edges(many)
+    by = tensors(close)[4][:, 0, 0] / tensors(many)[4][:, 0, 0]
+    assert bool(((by >= 1) & (by <= 4)).all())
+    assert float(by.max() / by.min()) > 1.5
 
 
 def test_the_camera_is_inside_of_nothing_and_sees_many_things(many: Sample) -> None:

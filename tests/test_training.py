@@ -166,6 +166,11 @@ def test_bent_silhouettes_lie_a_little_off_and_far_from_edges_nothing_changes() 
         assert bool((c[..., 14:26, 14:26] < 1.001).all())  # displaced by 2.25 px at most
         assert bool((c[..., :6, :] > 2.999).all())
     assert torch.equal(bent(Dice(1, "cpu"), depth, EASY), depth)
+    depth[..., 18:21] = 3.0  # a gap of three pixels: displacement alone keeps its area, closing does not
+    assert any(
+        bool((bent(Dice(seed, "cpu"), depth, always)[:, 0, 15:25, 15:24] < 2).flatten(1).all(1).any())
+        for seed in range(8)
+    )
 
 
 def test_real_pictures_give_squares_with_their_holes_marked(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from test_cli import crispdepth
 
 from crispdepth.data.sample import write_sample
 from crispdepth.desk import DOWNLOADS, told_apart
 from crispdepth.io import read_depth, read_rgb, write_depth, write_rgb
+from crispdepth.models.crisp import TINY_CONFIG, Crisp
 from crispdepth.types import InputError
 from crispdepth.viewer import Server, serving
 
@@ -168,6 +170,25 @@ def test_files_of_the_command_line_are_told_apart(sample: Path, tmp_path: Path) 
         told_apart([sample / "rgb.png", sample / "rgb.png"])
     with pytest.raises(InputError, match="no such file"):
         told_apart([tmp_path / "none.png"])
+
+
+def test_weights_of_ones_own_can_be_chosen(sample: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.safetensors"
+    torch.manual_seed(0)
+    Crisp(TINY_CONFIG).save(mine)
+    with serving(own=[str(mine)]) as server:
+        about = ask(server, "api/about")
+        assert about["own"] == [str(mine)]
+        assert about["models"][0] == {"name": str(mine), "task": "of your own", "inputs": ["low", "rgb"]}
+        files = hand_in(server, sample, low="low.png", rgb="rgb.png")
+        token = ask(server, "api/runs", {"model": str(mine), "unit": "mm", "files": files})["run"]
+        assert finished(server, token)["state"] == "done"
+        assert ask(server, f"api/runs/{token}/files/sharp.png") == predicted(
+            sample, tmp_path, "sharp.png", "--model", mine
+        )
+    done = crispdepth("view", "--no-browser", "--model", tmp_path / "none.safetensors")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "none.safetensors" in done.stderr
 
 
 def test_an_address_that_is_taken_is_one_line(server: Server) -> None:

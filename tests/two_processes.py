@@ -27,9 +27,10 @@ RECIPE = CrispRecipe(
 
 
 def gradients(self: Any, _: Any) -> None:
-    """Before each step, averaged over the processes by then."""
+    """Before each step, averaged over the processes by then; 0 of what the step's scale did not use."""
     if self.trainer.is_global_zero:
-        found = {name: p.grad.clone() for name, p in self.network.named_parameters()}
+        weights = dict(self.network.named_parameters())
+        found = {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in weights.items()}
         torch.save(found, self.folder / f"gradients-{self.global_step}.pt")
 
 

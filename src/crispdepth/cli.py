@@ -443,7 +443,7 @@ def bench_video(
     if json_path is not None:
         report.check_json(json_path)
     films = flickering.made() if rgb is None else [flickering.filmed(rgb, depth, unit)]
-    mark = "flicker" if rgb is None else f"flicker {Path(rgb).parent.name}"
+    mark = "flicker" if rgb is None else f"flicker {films[0].name}"
     if out is not None:
         report.around(out, mark)
     with report.progress_bar("frames") as progress:
@@ -611,12 +611,16 @@ def view(
     ] = None,
     host: Annotated[str, typer.Option(help="This machine only, unless another address is asked for")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: a free one")] = 8765,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Weights of your own to choose on the page, a file or hf:owner/name; repeatable"),
+    ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser")] = True,
 ) -> None:
     """Show a page to try files on: sharpen, compare, turn in 3-D, measure, download."""
     from crispdepth import viewer
 
-    viewer.view(files or [], host, port, browser, typer.echo)
+    viewer.view(files or [], host, port, model or [], browser, typer.echo)
 
 
 @app.command()

@@ -101,9 +101,15 @@ class Run:
 
 
 class Desk:
-    """Files and runs of everyone at the page, each found only by its own unguessable name; one run at a time."""
+    """Files and runs of everyone at the page, each found only by its own unguessable name; one run at a time.
 
-    def __init__(self) -> None:
+    ``models``: what may be asked for: the catalog's, and ``own``, such as files of weights. Raises InputError for one
+    that cannot be loaded.
+    """
+
+    def __init__(self, own: Iterable[str] = ()) -> None:
+        self.own = tuple(own)
+        self.models = {name: load(name).inputs for name in self.own} | {n: row.inputs for n, row in CATALOG.items()}
         self.folder = Path(tempfile.mkdtemp(prefix="crispdepth-view-"))
         self.files: dict[str, Path] = {}
         self.runs: dict[str, Run] = {}
@@ -172,10 +178,10 @@ class Desk:
         Raises InputError for what can be known before any work.
         """
         model = str(asked.get("model", ""))
-        if model not in CATALOG:
-            raise InputError.unknown("model", model, CATALOG)
+        if model not in self.models:
+            raise InputError.unknown("model", model, self.models)
         given = {role: self._file(token) for role, token in (asked.get("files") or {}).items() if token}
-        for role in CATALOG[model].inputs:
+        for role in self.models[model]:
             if role not in given:
                 what = {"low": "the low-resolution depth", "rgb": "the colour picture"}.get(role, role)
                 raise InputError(f"{model} needs {what}: hand it in, or choose another model")

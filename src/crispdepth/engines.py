@@ -149,7 +149,7 @@ class Converted(Model):
         self.graphs: list[Graph] = []
         if hasattr(model, "estimate"):
             self.estimate = self._both
-        if not hasattr(model, "served") and not hasattr(model, "one_size"):
+        if not hasattr(model, "served") and not model.one_size:
             self._made(None, None)
 
     def forward(self, **parts: Any) -> Depth:
@@ -165,7 +165,7 @@ class Converted(Model):
         for graph in self.graphs:
             if graph.serves(parts):
                 return graph
-        if not hasattr(self.model, "one_size"):
+        if not self.model.one_size:
             return self._made(enlargement(parts) if hasattr(self.model, "served") else None, None)
         sizes = (tuple(parts[name].shape[-2:]) for name in ("rgb", "low" if "low" in parts else "rgb"))
         return self._made(enlargement(parts), Sizes(*sizes))

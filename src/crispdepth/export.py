@@ -73,7 +73,7 @@ def export(
         megabytes = sum(file.stat().st_size for file in files) / 1e6
     free = "any size" if graph.scales[0] == 0 else f"any size, {graph.scales[0]:.3g} to {graph.scales[1]:.3g} times"
     if size is not None:
-        free = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in graph.shapes.items())
+        free = ", ".join(f"{name} {width}x{height}" for name, (height, width) in graph.shapes.items())
     return [f"inputs   {', '.join(_words(model))}; {free}", line, f"wrote    {path} ({megabytes:.1f} MB)"]
 
 
@@ -113,7 +113,7 @@ def to_onnx(model: Model, path: Path, scale: float, sizes: Sizes | None = None) 
     onnx = needed("onnx", "onnx")
     if not any(True for _ in model.parameters()):
         raise InputError("this is a filter without weights: only networks can be exported (crisp, or your own weights)")
-    if sizes is None and getattr(model, "one_size", False):
+    if sizes is None and model.one_size:
         raise InputError(f"a file of {type(model).__name__} holds one size of picture: say which by --size 640x480")
     words = _words(model)
     names = [name for name in words if sizes is None or name != "size"]

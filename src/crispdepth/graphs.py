@@ -143,7 +143,7 @@ class _OpenVino:
     def __call__(self, given: dict[str, np.ndarray]) -> list[np.ndarray]:
         key = tuple(tuple(x) if name == "size" else x.shape for name, x in given.items())
         request = self.any_size
-        if key in self.seen:
+        if key in self.seen and self.model.is_dynamic():
             request = self.seen.pop(key) or self._compiled(self._at(given))
         self.seen[key] = request if request is not self.any_size else None
         if len(self.seen) > KEPT:

@@ -45,6 +45,7 @@ class Model(nn.Module):
 
     inputs: ClassVar[tuple[str, ...]]
     kind: ClassVar[str] = "metric"
+    one_size: ClassVar[bool] = False  # whether an exported file holds but one size of picture
     bytes_per_pixel: ClassVar[int] = 340  # peak memory of the whole process over the result's pixels, without tiles
 
 

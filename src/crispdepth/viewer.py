@@ -32,19 +32,20 @@ POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'
 
 
 class Server(ThreadingHTTPServer):
-    """One desk behind one address; ``given`` are the files of the command line by role."""
+    """One desk behind one address; ``given`` are the files of the command line by role, ``own`` its models."""
 
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, given: Mapping[str, Path]) -> None:
+    def __init__(self, host: str, port: int, given: Mapping[str, Path], own: Iterable[str]) -> None:
+        self.desk = Desk(own)
         try:
             super().__init__((host, port), Handler)
         except (OSError, OverflowError) as error:
+            self.desk.close()
             cure = "choose another --port (0: a free one) or --host"
             raise InputError(f"cannot listen at {host}:{port} ({error}): {cure}") from error
         self.host = host
         self.given = given
-        self.desk = Desk()
 
     @property
     def url(self) -> str:
@@ -54,9 +55,11 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(files: Iterable[Path] = (), host: str = "127.0.0.1", port: int = 0) -> Iterator[Server]:
+def serving(
+    files: Iterable[Path] = (), host: str = "127.0.0.1", port: int = 0, own: Iterable[str] = ()
+) -> Iterator[Server]:
     """A server that answers in the background until the block ends. Raises InputError as ``view``."""
-    server = Server(host, port, told_apart(files))
+    server = Server(host, port, told_apart(files), own)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
     thread.start()
     try:
@@ -67,9 +70,14 @@ def serving(files: Iterable[Path] = (), host: str = "127.0.0.1", port: int = 0) 
         server.desk.close()
 
 
-def view(files: Iterable[Path], host: str, port: int, browser: bool, say: Callable[[str], Any]) -> None:
-    """Serve the page until Ctrl-C. Raises InputError for files that cannot be read and an address that is taken."""
-    with serving(files, host, port) as server:
+def view(
+    files: Iterable[Path], host: str, port: int, own: Iterable[str], browser: bool, say: Callable[[str], Any]
+) -> None:
+    """Serve the page until Ctrl-C, with ``own`` models beside the catalog's.
+
+    Raises InputError for files and models that cannot be read and an address that is taken.
+    """
+    with serving(files, host, port, own) as server:
         say(f"the viewer is at {server.url} (Ctrl-C ends it)")
         if host not in LOOPBACK:
             say("everyone who reaches this machine can use it: there is no password")
@@ -182,7 +190,11 @@ class Handler(BaseHTTPRequestHandler):
         desk, given = self.server.desk, self.server.given
         self._json(
             {
-                "models": [{"name": n, "task": row.task, "inputs": row.inputs} for n, row in CATALOG.items()],
+                "models": [
+                    {"name": name, "task": CATALOG[name].task if name in CATALOG else "of your own", "inputs": inputs}
+                    for name, inputs in desk.models.items()
+                ],
+                "own": desk.own,
                 "default": DEFAULT,
                 "default_without_rgb": DEFAULT_WITHOUT_RGB,
                 "units": [{"name": unit.name, "text": unit.text} for unit in UNITS.values()],

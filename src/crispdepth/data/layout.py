@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -129,6 +129,7 @@ class Stage:
     spread: torch.Tensor  # (b, 2) tangents of half the angle of view, across and down
     near: torch.Tensor  # (b,) metres: nothing is nearer
     closest: torch.Tensor  # (b,) share of the way to the wall at which the nearest things stand
+    aside: torch.Tensor  # (b, 2) how far off the optical axis the picture's middle lies, as tangents
 
 
 @dataclass(frozen=True)
@@ -153,10 +154,10 @@ LARGE_SIZES, SMALL_SIZES = (0.12, 0.5), (0.03, 0.25)
 
 
 def new_rays(stage: Stage, height: int, width: int) -> Rays:
-    """A ray through the centre of each pixel; the optical axis meets the middle of the picture."""
+    """A ray through the centre of each pixel."""
     device = stage.f_px.device
-    x = (torch.arange(width, device=device) - (width - 1) / 2) / stage.f_px[:, None]
-    y = (torch.arange(height, device=device) - (height - 1) / 2) / stage.f_px[:, None]
+    x = (torch.arange(width, device=device) - (width - 1) / 2) / stage.f_px[:, None] + stage.aside[:, :1]
+    y = (torch.arange(height, device=device) - (height - 1) / 2) / stage.f_px[:, None] + stage.aside[:, 1:]
     return Rays(x[:, None, :], y[:, :, None], stage.turn)
 
 
@@ -193,7 +194,14 @@ def new_stage(dice: Dice, b: int, height: int, width: int) -> Stage:
     roll = dice.normal(b) * torch.where(dice.chance(0.15, b), 0.15, 0.03)
     closest = torch.where(close, dice.between(0.45, 0.85, b), dice.between(0.25, 0.7, b))
     near = (far * closest * 0.5).clamp(min=0.1)
-    return Stage(low, high, rotation(yaw, pitch, roll), f_px, spread, near, closest)
+    return Stage(low, high, rotation(yaw, pitch, roll), f_px, spread, near, closest, torch.zeros_like(spread))
+
+
+def closer(dice: Dice, stage: Stage, zoom: float) -> Stage:
+    """The camera with 1 to ``zoom`` times the focal length, mostly looking near the middle of what it saw before."""
+    by = dice.spread(1, zoom, len(stage.f_px))
+    off = (dice.between(-1, 1, *stage.spread.shape) + dice.between(-1, 1, *stage.spread.shape)) / 2
+    return replace(stage, f_px=stage.f_px * by, aside=off * stage.spread * (1 - 1 / by[:, None]))
 
 
 def spots(dice: Dice, stage: Stage, k: int) -> tuple[torch.Tensor, torch.Tensor]:

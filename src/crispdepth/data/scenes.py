@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
-from crispdepth.data.layout import CLASSES, FURNITURE, PARTS, Stage, new_rays, new_stage, new_things
+from crispdepth.data.layout import CLASSES, FURNITURE, PARTS, Stage, closer, new_rays, new_stage, new_things
 from crispdepth.data.raycast import ROOM, Things, trace
 from crispdepth.data.shading import Light, Looks, photograph, shade
 from crispdepth.data.textures import MIPS, PATTERNS, Dice, pattern_bank, silhouette_bank
@@ -13,11 +15,16 @@ from crispdepth.types import Sample
 __all__ = ["CLASSES", "scenes"]
 
 
-def scenes(batch: int, height: int, width: int, seed: int, device: torch.device | str = "cpu") -> Sample:
+def scenes(
+    batch: int, height: int, width: int, seed: int, device: torch.device | str = "cpu", zoom: float = 1.0
+) -> Sample:
     """``batch`` made-up scenes: the same for the same arguments, every time.
 
     rgb (b, 3, h, w) in 0..1; depth (b, 1, h, w) exact metres along the optical axis at each pixel's centre,
     without holes; classes (b, 1, h, w), numbers into CLASSES; intrinsics (b, 3, 3) in pixels.
+
+    ``zoom``: each shows a part of its scene, as a square cut from a picture 1 to so many times as large does. A small
+    square of a whole scene has many more depth edges than the same number of pixels of a real photo.
     """
     dice = Dice(seed, device)
     with torch.inference_mode(), torch.autocast(dice.device.type, enabled=False):
@@ -27,13 +34,16 @@ def scenes(batch: int, height: int, width: int, seed: int, device: torch.device 
         patterns = pattern_bank(dice, 2 + batch // 6, 128 if max(height, width) <= 256 else 256)
         looks = new_looks(dice, stage, things, half, patterns)
         light = new_light(dice, stage, len(silhouettes))
+        if zoom > 1:  # what is small in the whole scene may fill the part
+            stage, things = closer(dice, stage, zoom), replace(things, small=frozenset())
         rays = new_rays(stage, height, width)
         depth, seen = trace(things, rays, (stage.low, stage.high), stage.near)
         rgb = photograph(dice, shade(things, looks, light, rays, depth, seen, stage.f_px))
         labels = classes.gather(1, seen.flatten(1)).view_as(seen).to(torch.uint8)
         intrinsics = torch.zeros(batch, 3, 3, device=dice.device)
         intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = stage.f_px
-        intrinsics[:, 0, 2], intrinsics[:, 1, 2], intrinsics[:, 2, 2] = (width - 1) / 2, (height - 1) / 2, 1
+        middle = torch.tensor([width - 1, height - 1], device=dice.device) / 2
+        intrinsics[:, :2, 2], intrinsics[:, 2, 2] = middle - stage.aside * stage.f_px[:, None], 1
     return Sample(
         rgb=rgb.clone(),
         depth=depth[:, None].clone(),

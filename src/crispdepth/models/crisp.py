@@ -119,8 +119,8 @@ class Crisp(Model):
     3. **Guide** the last of these steps by the picture: a U of plain convolutions at 1/2 to 1/16 of the result
        sees the picture, x, and x as a share of the local range, 2x2 pixels as channels of one (pixel unshuffle,
        nothing lost), the contrast, the mask of readings, the scale, and the *phase*: where in its low pixel a pixel
-       lies. The coarsest looks far with 7x7 kernels; each block's channels
-       are turned up or down by the scale. What comes up to 1/4 is added before each stage of the DSRNet.
+       lies. The coarsest looks far with 7x7 kernels; each block's channels are turned up or down by the scale. What
+       comes up to 1/4 is added before each stage of the DSRNet.
     4. **Resample** to the size asked for, where the steps do not end there.
     5. **Consistency**: what the shrunken depth still lacks, low - shrink(depth), is enlarged and added, w times, w in
        0..2 at every pixel: so a measurement that is trusted comes back when the result is shrunk, and one that looks

@@ -419,7 +419,7 @@ class Naima(Model):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("low", "rgb")
-    one_size: ClassVar[bool] = True  # what an exported file holds
+    one_size: ClassVar[bool] = True
     mean: torch.Tensor
     deviation: torch.Tensor
 

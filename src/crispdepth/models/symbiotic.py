@@ -328,7 +328,7 @@ class Symbiotic(Model):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("rgb",)
-    one_size: ClassVar[bool] = True  # what an exported file holds
+    one_size: ClassVar[bool] = True
 
     def __init__(self, config: SymbioticConfig) -> None:
         super().__init__()

@@ -103,11 +103,12 @@ function setFile(role, file) {
 // Only models whose inputs are all there can be chosen; what is chosen stays, if it can.
 function chooseModels() {
   const select = $("model"), before = select.value;
-  const wanted = files.rgb && files.low ? about.default : about.default_without_rgb;
   select.replaceChildren();
   const known = about.models.filter((model) => model.inputs.every((role) => files[role]));
   for (const model of known) option(select, model.name, model.name);
   const names = known.map((model) => model.name);
+  const usual = files.rgb && files.low ? about.default : about.default_without_rgb;
+  const wanted = about.own.find((name) => names.includes(name)) || usual;
   const keep = names.includes(before) && select.dataset.chosen === "yes";
   select.value = keep ? before : names.includes(wanted) ? wanted : names[0] || "";
   const none = !files.low && !files.rgb ? "choose the files first" : "no model works with these files alone: add the depth";

@@ -72,11 +72,11 @@ def write_manifest(store: Store, parts: list[str], folder: Path) -> Counter[str]
 def counts_of(store: Store) -> Counter[str]:
     """How many items of a finished job have which status."""
     with store.open(MANIFEST) as opened:
-        column = whole_table(opened, ["status"])["status"]
+        column = _whole(opened, ["status"])["status"]
     return Counter({entry["values"]: entry["counts"] for entry in column.value_counts().to_pylist()})
 
 
-def whole_table(opened: Any, columns: list[str] | None = None) -> pa.Table:
+def _whole(opened: Any, columns: list[str] | None = None) -> pa.Table:
     """A Parquet file, read by this thread alone: one of Arrow's own that still holds a Python file when the program
     ends aborts it (pq.read_table leaves such threads)."""
     return pq.ParquetFile(opened).read(columns=columns, use_threads=False)
@@ -84,4 +84,4 @@ def whole_table(opened: Any, columns: list[str] | None = None) -> pa.Table:
 
 def _table(store: Store, name: str) -> pa.Table:
     with store.open(name) as opened:
-        return whole_table(opened).cast(SCHEMA)
+        return _whole(opened).cast(SCHEMA)

@@ -124,7 +124,7 @@ def _by_key(store: Store, folder: str) -> dict[str, str]:
 def _listed(store: Store, file: str) -> Iterator[Item]:
     with store.open(file) as opened:
         try:
-            table = pq.ParquetFile(opened)
+            table = pq.ParquetFile(opened)  # read by this thread alone, here and below: see scale.manifest
         except pa.ArrowInvalid as error:
             raise InputError(f"{store.url_of(file)}: is no Parquet file: {shown(error)}") from error
         columns = [name for name in ("name", *INPUTS, "fault", "status") if name in table.schema_arrow.names]

@@ -32,12 +32,13 @@ Make = Callable[[Any, int, torch.device | str, "Source"], Batch]  # (recipe, ste
 class Source(Protocol):
     """Where pictures and their depth come from: ``count`` of ``side`` x ``side`` pixels, a function of ``seed``.
 
-    ``class_names``: what the numbers in its classes mean; empty where there are none.
+    ``class_names``: what the numbers in its classes mean; empty where there are none. ``zoom``: as for `scenes`;
+    squares of photos are parts of them anyway.
     """
 
     class_names: tuple[str, ...]
 
-    def __call__(self, count: int, side: int, seed: int, device: torch.device | str) -> Sample: ...
+    def __call__(self, count: int, side: int, seed: int, device: torch.device | str, zoom: float = 1.0) -> Sample: ...
 
 
 class Scenes:
@@ -52,13 +53,14 @@ class Scenes:
         self.folder = folder
         self.labels = labels
 
-    def __call__(self, count: int, side: int, seed: int, device: torch.device | str) -> Sample:
-        path = None if self.folder is None else self.folder / f"{count}x{side}x{side}-{seed}.safetensors"
+    def __call__(self, count: int, side: int, seed: int, device: torch.device | str, zoom: float = 1.0) -> Sample:
+        name = f"{count}x{side}x{side}-{seed}{f'-zoom{zoom:g}' if zoom > 1 else ''}.safetensors"
+        path = None if self.folder is None else self.folder / name
         kept = load_file(path, device=str(device)) if path is not None and path.is_file() else {}
         if "intrinsics" in kept or (kept and self.labels is None):  # earlier versions kept no cameras
             made = Sample(**{**kept, "rgb": kept["rgb"].float() / 255})  # type: ignore[arg-type]
         else:
-            made = scenes(count, side, side, seed, device)
+            made = scenes(count, side, side, seed, device, zoom)
             if path is not None:
                 _keep(made, path)
         if self.labels is None or made.classes is None:
@@ -102,7 +104,7 @@ class Pictures:
         self.longest = longest
         self.labels = labels
 
-    def __call__(self, count: int, side: int, seed: int, device: torch.device | str) -> Sample:
+    def __call__(self, count: int, side: int, seed: int, device: torch.device | str, zoom: float = 1.0) -> Sample:
         dice = Dice(seed, "cpu")
         names = list(self.readers)
         parts: list[tuple[torch.Tensor, ...]] = []
@@ -129,8 +131,8 @@ class Several:
         self.sources = list(sources)
         self.class_names: tuple[str, ...] = ()  # each has its own
 
-    def __call__(self, count: int, side: int, seed: int, device: torch.device | str) -> Sample:
-        return self.sources[int(Dice(seed, "cpu").below(len(self.sources), 1))](count, side, seed, device)
+    def __call__(self, count: int, side: int, seed: int, device: torch.device | str, zoom: float = 1.0) -> Sample:
+        return self.sources[int(Dice(seed, "cpu").below(len(self.sources), 1))](count, side, seed, device, zoom)
 
 
 def source(data: str, root: Path | None, unit: str | None, scenes_folder: Path | None) -> Source:
@@ -205,7 +207,7 @@ def example(recipe: Recipe, step: int, device: torch.device | str, source: Sourc
     """The batch of one step: rgb, low, valid, depth, known, inverse, a function of the arguments alone."""
     count, side = recipe.patches[step % len(recipe.patches)]
     drawn = step % recipe.distinct if recipe.distinct else step
-    exact = source(count, side, TRAINING_SEED + drawn, device)
+    exact = source(count, side, TRAINING_SEED + drawn, device, recipe.zoom)
     dice = Dice(recipe.seed * 1_000_003 + step, device)
     least, most = recipe.scales
     limits = (min(most, max(least, 6.0 if side > 200 else 1.5)), min(most, side / 8))  # a low map of 8x8 at least

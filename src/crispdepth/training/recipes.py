@@ -28,7 +28,8 @@ class Recipe:
 
     ``start``: weights to begin with, a file or a model of the catalog (empty: random ones). ``patches``: (pictures,
     side in pixels) of each step, taken in turn. ``distinct``: so many steps' scenes are made, then shown again with
-    new sensors (0: every step has scenes of its own). ``ramp``: the share of examples with any scale and sensor grows
+    new sensors (0: every step has scenes of its own). ``zoom``: made-up pictures show parts of their scenes, up to so
+    many times closer. ``ramp``: the share of examples with any scale and sensor grows
     from none to all over so many examples; the others are clean and x8: with the whole mixture from the start,
     nothing was learnt in 400 steps. ``scales``: the limits of the enlargement. ``learning_rate`` rises for ``warmup``
     steps, then falls to 0 along a cosine, or to 0.3 of itself at each of ``milestones``. ``clip``: largest norm of
@@ -41,6 +42,7 @@ class Recipe:
     patches: tuple[tuple[int, int], ...] = ((8, 160), (8, 160), (8, 160), (3, 256))
     steps: int = 9_000
     distinct: int = 1_920
+    zoom: float = 1.0
     ramp: int = 1500
     scales: tuple[float, float] = (1.5, 32.0)
     learning_rate: float = 6e-4
@@ -67,6 +69,7 @@ class CrispRecipe(Recipe):
         default_factory=lambda: Sensors(noisy=0.15, holed=0.2, misaligned=0.1, soft_depth=0.85, bent=0.5, turned=0.4)
     )
     network: CrispConfig = field(default_factory=CrispConfig)
+    zoom: float = 4.0
     clip: float = 1.0
     relative: bool = True
     root_square_weight: float = 0.5
