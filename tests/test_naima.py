@@ -509,6 +509,7 @@ def test_the_published_recipe_learns_from_nyus_own_file(tmp_path: Path) -> None:
     assert train(short, tmp_path / "run", accelerator="cpu", source=pictures, workers=0).is_file()
 
 
+@pytest.mark.slow
 def test_one_scene_can_be_learnt_by_heart() -> None:
     torch.manual_seed(0)
     network = Naima(replace(SMALL, width=8)).train()

@@ -237,7 +237,7 @@ class Desk:
                 run.state, run.error = "cancelled", "cancelled"
             except (MemoryError, RuntimeError) as error:
                 short = isinstance(error, MemoryError) or "memory" in str(error)
-                cure = "not enough memory: ask for less with --size, or use a smaller picture"
+                cure = "not enough memory: ask for fewer times as large as the depth, or use a smaller picture"
                 run.state, run.error = "failed", cure if short else one_line(error, run)
             except Exception as error:
                 if not isinstance(error, InputError | OSError):

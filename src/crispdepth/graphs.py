@@ -63,7 +63,11 @@ class Graph(Model):
         if refusal := self._refusal(parts):
             raise InputError(refusal)
         given = {name: np.ascontiguousarray(_array(parts[name])) for name in self._names}
-        return tuple(torch.from_numpy(x) for x in self._run(given))
+        if not self.shapes:
+            return tuple(torch.from_numpy(x) for x in self._run(given))
+        count = max(len(x) for x in given.values() if x.ndim == 4)  # a file for one size holds one picture
+        each = [self._run({n: x[i : i + 1] if x.ndim == 4 else x for n, x in given.items()}) for i in range(count)]
+        return tuple(torch.from_numpy(np.concatenate(outputs)) for outputs in zip(*each, strict=True))
 
     def serves(self, parts: dict[str, Any]) -> bool:
         """Whether the file is right for these inputs."""
