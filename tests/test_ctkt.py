@@ -381,7 +381,7 @@ def test_an_example_says_whether_its_depth_counts_disparity(scene: Sample) -> No
 
 
 def test_scales_come_from_the_recipe_and_8_bit_maps_hold_whole_levels(scene: Sample) -> None:
-    plain = dataclasses.replace(EASY, eight_bit=1, scales=(2, 4), rounded=0)
+    plain = dataclasses.replace(EASY, eight_bit=1, whole_scales=(2, 4), rounded=0)
     sizes = set()
     for seed in range(6):
         low = sensed(scene, Dice(seed, "cpu"), plain, (1.5, 16)).low

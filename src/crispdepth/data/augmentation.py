@@ -20,7 +20,7 @@ KERNELS = ("bicubic", "average", "bicubic-plain", "nearest", "last")
 class Sensors:
     """How often (0..1) a training example suffers what; each drawn on its own, most examples stay clean.
 
-    ``whole``: a whole scale from ``scales``, else any from 1.5 to 32, a third of them different along the
+    ``whole``: a whole scale from ``whole_scales``, else any from 1.5 to 32, a third of them different along the
     two axes. ``kernels``: drawn from KERNELS, else antialiased bicubic. ``rounded``: 8-bit or coarser steps.
     ``eight_bit``: instead of all that, made as protocol ``ctkt`` does: antialiased bicubic on whole 8-bit levels.
     ``inverse``: disparity instead of depth. ``fattened``: near things a pixel larger than in the picture, on some
@@ -49,7 +49,7 @@ class Sensors:
     grey: float = 0.06
     brighter: float = 0.0
     eight_bit: float = 0.0
-    scales: tuple[int, ...] = WHOLE_SCALES
+    whole_scales: tuple[int, ...] = WHOLE_SCALES
 
 
 EASY = Sensors(
@@ -150,7 +150,7 @@ def in_own_unit(dice: Dice, depth: Depth, inverse: torch.Tensor, sensors: Sensor
 
 def low_size(dice: Dice, size: Size, sensors: Sensors, limits: tuple[float, float]) -> Size:
     """The size of the low map for a random scale within ``limits``."""
-    whole = [s for s in sensors.scales if limits[0] <= s <= limits[1]]
+    whole = [s for s in sensors.whole_scales if limits[0] <= s <= limits[1]]
     if whole and _one(dice, sensors.whole):
         scale = whole[int(dice.below(len(whole), 1))]
         return max(2, size[0] // scale), max(2, size[1] // scale)

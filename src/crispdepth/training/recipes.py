@@ -120,7 +120,7 @@ class CtktRecipe(Recipe):
     sensors: Sensors = field(
         default_factory=lambda: Sensors(
             whole=1.0, kernels=0.15, rounded=0.5, blurred=0.03, misaligned=0.0, soft_rgb=0.0, fattened=0.0,
-            bent=0.0, stepped=0.1, soft_depth=0.5, eight_bit=0.4, scales=(2, 4, 4, 4, 8, 8, 8, 16, 16),
+            bent=0.0, stepped=0.1, soft_depth=0.5, eight_bit=0.4, whole_scales=(2, 4, 4, 4, 8, 8, 8, 16, 16),
         )
     )  # fmt: skip
     patches: tuple[tuple[int, int], ...] = ((4, 160),)
