@@ -34,7 +34,7 @@ def main() -> None:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except InputError as error:
         _fail(str(error), 2)
-    except typer.Abort:
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)  # Ctrl-C: temporary files are gone already
     except MemoryError:
         _fail("not enough memory: ask for less with --size, or use a smaller picture", 2)
