@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from crispdepth.bench.protocol import PROTOCOLS
 from crispdepth.data.folder import Readers
 from crispdepth.degradation import KERNELS, add_noise, crop_to_multiple, downsample, punch_holes, quantise, shift
 from crispdepth.inference import sharpened
@@ -16,7 +15,7 @@ from crispdepth.metrics import rmse
 from crispdepth.models.catalog import load
 from crispdepth.types import Sample
 
-BORDER_PX = PROTOCOLS["fdsr"].border_px
+BORDER_PX = 6  # as protocol fdsr
 
 
 @dataclass(frozen=True)
