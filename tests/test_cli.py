@@ -173,6 +173,15 @@ def test_ctrl_c_gives_130_and_says_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ctrl_c_before_the_command_has_begun_is_as_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crispdepth.cli.app", interrupted)
+    done = crispdepth("names")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_many_files_report_the_bad_one_and_exit_with_1(tmp_path: Path) -> None:
     low_dir, rgb_dir, out = folders(tmp_path, ("one", "two"))
     (low_dir / "two.png").write_bytes(b"no picture")

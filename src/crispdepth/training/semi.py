@@ -52,7 +52,7 @@ def lesson(recipe: SemiRecipe, step: int, device: torch.device | str, source: So
     """
     count, side = recipe.patches[step % len(recipe.patches)]
     drawn = step % recipe.distinct if recipe.distinct else step
-    exact = source(count, side, TRAINING_SEED + drawn, device)
+    exact = source(count, side, TRAINING_SEED + drawn, device, recipe.zoom)
     assert exact.rgb is not None
     assert exact.depth is not None
     depth = for_one_camera(exact, recipe.network)

@@ -72,7 +72,7 @@ class TokensTask(Task):
         step = int(batch["number"])
         count, side = self.recipe.patches[step % len(self.recipe.patches)]
         drawn = step % self.recipe.distinct if self.recipe.distinct else step
-        exact = self.source(count, side, TRAINING_SEED + drawn, self.device)
+        exact = self.source(count, side, TRAINING_SEED + drawn, self.device, self.recipe.zoom)
         return self.loss(_seen(exact, Dice(self.recipe.seed * 1_000_003 + step, self.device), self.recipe))
 
     def loss(self, batch: Batch) -> torch.Tensor:
