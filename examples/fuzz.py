@@ -18,6 +18,7 @@ import random
 import resource
 import shutil
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,14 +27,20 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from crispdepth import io
+from crispdepth.data.hypersim import distances
+from crispdepth.data.nyu import mat_samples
 from crispdepth.intrinsics import read_extrinsics, read_intrinsics, read_stereo
 from crispdepth.models import saved
 from crispdepth.models.crisp import TINY_CONFIG, Crisp
 from crispdepth.recordings import recording
+from crispdepth.scale.plan import find
 from crispdepth.types import InputError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -70,6 +77,15 @@ def samples(folder: Path) -> None:
     (folder / "move.txt").write_text("1 0 0 0.1\n0 1 0 0\n0 0 1 0\n")
     (folder / "move.json").write_text(json.dumps({"R": np.eye(3).tolist(), "t": [0.1, 0, 0]}))
     (folder / "associations.txt").write_text("1.0 rgb/c.png 1.1 depth/a.png\n2.0 rgb/d.png 2.1 depth/b.png\n")
+    with h5py.File(folder / "nyu.mat", "w") as file:
+        file["images"], file["depths"] = colour.transpose(2, 1, 0)[None], depth.T[None]
+    with h5py.File(folder / "view.hdf5", "w") as file:
+        file.create_dataset("dataset", data=depth, chunks=(5, 17), compression="gzip")
+    rows = [{"low": f"low/{i}.png", "rgb": f"rgb/{i}.jpg", "name": f"n{i}"} for i in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "list.parquet")
+    with tarfile.open(folder / "shard.tar", "w") as tar:
+        for name in ("a.png", "c.jpg"):
+            tar.add(folder / name, f"0.{'low' if name == 'a.png' else 'rgb'}{Path(name).suffix}")
     Crisp(TINY_CONFIG).save(folder / "w.safetensors")
 
 
@@ -78,6 +94,12 @@ def readers(path: Path, dice: random.Random) -> list[Callable[[], Any]]:
     suffix = path.suffix
     if suffix == ".safetensors":
         return [lambda: saved.read(path, "Crisp", lambda fields: Crisp(type(TINY_CONFIG)(**fields)))]
+    if suffix == ".mat":
+        return [lambda: [read() for read in mat_samples(path).values()]]
+    if suffix == ".hdf5":
+        return [lambda: distances(path)]
+    if suffix in (".parquet", ".tar"):
+        return [lambda: list(find(str(path)))]
     if suffix in (".json", ".yaml", ".pincam", ".txt"):
         camera = [lambda: read_intrinsics(str(path)), lambda: read_extrinsics(str(path))]
         return [*camera, lambda: read_stereo(str(path)), lambda: recording(path)] if suffix == ".txt" else camera

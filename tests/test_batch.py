@@ -249,3 +249,38 @@ def test_a_file_with_brackets_in_its_name_is_one_file(tmp_path: Path) -> None:
     assert not batch.is_many(str(low))
     assert batch.is_many(str(tmp_path))
     assert batch.is_many(str(tmp_path / "*.png"))
+
+
+def fused(folder: Path) -> Path:
+    """Two frames as TSDF-fusion and 7-Scenes name them, all in one folder."""
+    for i in range(2):
+        low, rgb = write_inputs(folder)
+        low.rename(folder / f"frame-00000{i}.depth.png")
+        Image.open(rgb).save(folder / f"frame-00000{i}.color.jpg")
+        rgb.unlink()
+        (folder / f"frame-00000{i}.pose.txt").write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+    (folder / "camera-intrinsics.txt").write_text(" 6.0e+01 0.0 3.15e+01\n 0 60 23.5\n 0 0 1\n")
+    return folder
+
+
+def test_frames_of_one_folder_pair_by_the_words_after_their_dots(tmp_path: Path) -> None:
+    folder, out = fused(tmp_path / "seq"), tmp_path / "out"
+    out.mkdir()
+    for low, rgb in ((folder, folder), (folder / "*.depth.png", folder / "*.color.jpg")):
+        jobs, lonely = pair(Job(low, out, rgb, points=out))
+        assert lonely == []
+        assert [(job.low and job.low.name, job.rgb and job.rgb.name, job.out.name) for job in jobs] == [
+            (f"frame-00000{i}.depth.png", f"frame-00000{i}.color.jpg", f"frame-00000{i}.png") for i in range(2)
+        ]
+    lines = run(jobs[0], load("bicubic"), Settings(unit="mm", intrinsics=str(folder / "camera-intrinsics.txt")))
+    assert any("with the intrinsics given" in line for line in lines)
+    jobs, lonely = pair(Job(folder, out))
+    assert [job.low and job.low.name for job in jobs] == ["frame-000000.depth.png", "frame-000001.depth.png"]
+    assert lonely == []
+    (folder / "frame-000001.depth.png").unlink()
+    (folder / "frame-000000.color.jpg").unlink()
+    (folder / "frame-000002.depth.png").write_bytes(b"")
+    (folder / "frame-000002.color.png").write_bytes(b"")
+    jobs, lonely = pair(Job(folder, out, folder))  # a file without its partner is said, and never its own partner
+    assert [job.out.name for job in jobs] == ["frame-000002.png"]
+    assert [Path(line.split(":")[0]).name for line in lonely] == ["frame-000000.depth.png", "frame-000001.color.jpg"]

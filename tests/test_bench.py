@@ -15,8 +15,8 @@ from reference.plain import bicubic_rmse
 from crispdepth.about import FIGURES
 from crispdepth.bench.evaluation import evaluate
 from crispdepth.bench.protocol import PROTOCOLS
-from crispdepth.bench.report import table, write_json, write_numbers
-from crispdepth.models.catalog import load
+from crispdepth.bench.report import fitting, table, write_json, write_numbers
+from crispdepth.models.catalog import load, sharpeners
 from crispdepth.types import InputError, Sample
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,7 +100,8 @@ def test_the_readmes_table_and_info_show_the_same_figures() -> None:
     columns = [cell.strip() for cell in table_lines[0].strip("|").split("|")][1:]
     figures = json.loads(FIGURES.read_text(encoding="utf-8"))
     rows = {line.split("`")[1]: [cell.split()[0] for cell in line.split("|")[2:-1]] for line in table_lines[2:]}
-    assert set(rows) == set(figures)
+    assert set(rows) == set(sharpeners())
+    assert set(figures) == set(rows) | set(fitting("rgb"))
     for name, values in rows.items():
         for column, value in zip(columns, values, strict=True):
             key, unit, count = (part.strip() for part in column.split(","))

@@ -97,8 +97,10 @@ def test_evaluate_writes_json_and_prints_protocol_and_count(tmp_path: Path) -> N
     [
         (["--low", "nope.png", "--unit", "mm"], "no such file"),
         (["--low", "a_depth.png"], "--unit"),
+        (["--low", "a_depth.png", "--model", "hf:nobody/nothing"], "--unit"),  # before anything is fetched
         (["--low", "a_depth.png", "--unit", "mmm"], "did you mean mm"),
         (["--low", "a_depth.png", "--unit", "mm", "--model", "bilateral"], "joint-bilateral"),
+        (["--low", "a_depth.png", "--unit", "mm", "--model", "mine.safetensors"], "does not exist"),
         (["--low", "text.png", "--unit", "mm"], "format"),
         (["--low", "half.png", "--unit", "mm"], "truncated|too early|damaged"),
         (["--low", "half.npy"], "truncated|too early"),
@@ -252,7 +254,6 @@ def test_real_sensors_files_come_out_metric(
         (["bench-speed", "--models", "bicubic", "--json", "x.txt"], ".json"),
         (["bench-speed", "--models", "bicubi"], "did you mean bicubic"),
         (["bench-robust", "--set", "middlebury"], "--root"),
-        (["predict", "--low", "x.png", "-o", "y.png", "--model", "mine.safetensors"], "does not exist"),
     ],
 )
 def test_a_wrong_word_of_the_other_verbs_is_one_line_too(words: list[str], cure: str, tmp_path: Path) -> None:

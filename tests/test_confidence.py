@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 from test_batch import write_inputs
 
 import crispdepth as cd
-from crispdepth.batch import Job, Settings, pair, run
+from crispdepth.batch import Job, Settings, pair, run, run_all, settled
 from crispdepth.confidence import from_distance, from_error, trusted
 from crispdepth.io import read_confidence, read_depth, write_confidence
 from crispdepth.models.catalog import load
@@ -56,6 +57,8 @@ def test_what_counts_follows_the_scale_of_the_map(values: list, least: float | N
         ([np.nan, np.nan], None),
         ([0, 1, 2], 3),
         ([0, 200], 100),
+        ([0, 50, 100], None),
+        ([0, 3], None),
         ([0.5, 0.6], -1),
         ([1 + 1j], None),
     ],
@@ -63,6 +66,44 @@ def test_what_counts_follows_the_scale_of_the_map(values: list, least: float | N
 def test_what_is_on_no_scale_is_refused(values: list, least: float | None) -> None:
     with pytest.raises(InputError, match="confidence"):
         trusted(np.array([values]), least)
+
+
+@pytest.mark.parametrize(
+    ("values", "full", "expected"),
+    [
+        ([0, 49, 50, 100], 100, [False, False, True, True]),
+        ([0, 49, 50, 100], 255, [False] * 4),
+        ([0, 1, 2, 2], 255, [False] * 4),
+        ([0, 1, 2, 2], 2, [False, True, True, True]),
+        ([0.0, 49.0, 50.0, 100.0], 100, [False, False, True, True]),
+    ],
+)
+def test_another_scale_is_taken_by_its_end(values: list, full: float, expected: list) -> None:
+    assert trusted(np.array([values]), None, full).tolist() == [expected]
+    with pytest.raises(InputError, match="--confidence-max"):
+        trusted(np.array([values]) * 300, None, full)
+
+
+def test_a_folder_has_one_scale_and_says_which(tmp_path: Path) -> None:
+    for name, values in (("a", LEVELS), ("b", LEVELS * 127)):  # 0..2, and 0..254: the first is of 255 too
+        write_inputs(tmp_path, name)
+        (tmp_path / f"{name}_confidence.png").write_bytes(png(values))
+    (tmp_path / "out").mkdir()
+    wanted = Job(tmp_path / "*_depth.png", tmp_path / "out", tmp_path / "*_rgb.png")
+    wanted = replace(wanted, confidence=tmp_path / "*_confidence.png")
+    jobs, _ = pair(wanted)
+    together, lines = settled(jobs, Settings("mm"))
+    assert together.confidence_max == 255
+    assert "ends at 255" in lines[0]
+    [failure] = run_all(jobs, load("fgs"), Settings("mm"))
+    assert "a_confidence.png: no reading is trusted" in failure
+    assert any("b_confidence.png, 0..255: 50.0%" in line for line in run(jobs[1], load("fgs"), together))
+    (tmp_path / "b_confidence.png").write_bytes(png(LEVELS * 50))
+    with pytest.raises(InputError, match="--confidence-max 100 or 255"):
+        run_all(jobs, load("fgs"), Settings("mm"))
+    assert run_all(jobs[1:], load("fgs"), Settings("mm", confidence_max=100)) == []
+    with pytest.raises(InputError, match="add --confidence"):
+        run(replace(jobs[0], confidence=None), load("fgs"), Settings("mm", confidence_max=100))
 
 
 @settings(deadline=None, max_examples=50)

@@ -72,6 +72,13 @@ def test_a_mat_that_is_none_is_refused(tmp_path: Path) -> None:
         find("nyu", tmp_path)
 
 
+def test_a_mat_damaged_inside_is_refused_when_its_pair_is_read(mat: Path) -> None:
+    with h5py.File(mat, "a") as file:
+        del file["images"]
+    with pytest.raises(InputError, match="damaged at pair 1"):
+        nyu.mat_samples(mat)["1"]()
+
+
 def test_nyu_files_carry_classes_with_255_for_unlabelled(tmp_path: Path) -> None:
     save_rgb(tmp_path / "3_color.jpg")
     np.save(tmp_path / "3_depth.npy", np.full((12, 16), 2.0, dtype=np.float32))
@@ -124,7 +131,7 @@ def test_truth_and_colours_must_have_one_size(tmp_path: Path) -> None:
 
 def test_every_set_but_scenes_says_how_its_folder_must_look(tmp_path: Path) -> None:
     for name, row in SETS.items():
-        if name == "scenes":
+        if row.made_here:
             continue
         for part in ("test", "train") if row.train else ("test",):
             for root in (tmp_path, tmp_path / "missing"):

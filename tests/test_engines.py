@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,8 @@ from crispdepth.export import AGREE, export
 from crispdepth.exportable import Spectrum, irfft2, ratio, resized, rfft2
 from crispdepth.geometry import fill
 from crispdepth.graphs import Graph
-from crispdepth.inference import estimated
+from crispdepth.inference import estimated, predict
+from crispdepth.io import write_rgb
 from crispdepth.models import symbiotic
 from crispdepth.models.catalog import load
 from crispdepth.models.crisp import TINY_CONFIG
@@ -225,6 +227,8 @@ def test_a_missing_package_has_its_pip_line(
     monkeypatch.setitem(sys.modules, package, None)  # what `import` sees of a package that is not installed
     monkeypatch.chdir(tmp_path)
     if words[0] == "predict":
+        np.save("low.npy", np.ones((6, 8), np.float32))
+        write_rgb("rgb.png", np.zeros((12, 16, 3), np.uint8))
         words = [*words, "--low", "low.npy", "--rgb", "rgb.png", "-o", "out.npy"]
     refused(crispdepth(*words), line)
 
@@ -270,8 +274,9 @@ def test_what_the_machine_lacks_is_refused() -> None:
         picked(Machine(), wanted=Wanted(device="cuda:1"))
     with pytest.raises(InputError, match="runs in float32"):
         picked(Machine(), wanted=Wanted("openvino", precision="bf16"))
-    with pytest.raises(InputError, match="unknown device"):
-        Wanted(device="tpu")
+    for word in ("tpu", "cpu:7", "cuda:x"):
+        with pytest.raises(InputError, match="unknown device"):
+            Wanted(device=word)
     assert Machine.here().packages >= BOTH
 
 
@@ -291,6 +296,32 @@ def test_sixteen_bits_change_the_depth_by_little_of_its_range() -> None:
     off = (made - expected).abs() / (expected.max() - expected.min())
     assert 0 < float(off.mean()) < 2e-3
     assert float(off.max()) < 3e-2
+
+
+def test_on_another_device_there_are_tiles_too() -> None:
+    sample, network = odd(1, (20, 27), (80, 108)), load("crisp")
+    model = prepared(network, Choice("torch", "cpu", "bf16", "asked for"))
+    assert model.bytes_per_pixel == network.bytes_per_pixel
+    work = model.local(sample.low, sample.valid, sample.rgb)  # type: ignore[operator]
+    made, error = work.run(work.low, sample.rgb, (80, 108))
+    expected, wrong = estimated(model, sample)
+    torch.testing.assert_close(made, expected)
+    torch.testing.assert_close(error, wrong)
+
+
+@pytest.mark.parametrize(
+    "choice", [("torch", "cpu", "bf16"), pytest.param(("onnx", "cpu", "float32"), marks=pytest.mark.slow)]
+)
+def test_a_picture_alone_is_predicted_by_every_engine(choice: tuple[str, str, str]) -> None:
+    model, rgb = small_symbiotic(), np.random.default_rng(0).random((80, 108, 3), dtype=np.float32)
+    served = prepared(model, Choice(*choice, "asked for"))
+    made, expected = (predict(each, rgb=rgb, focal_px=90.0) for each in (served, model))
+    atol = 5e-2 if choice[2] == "bf16" else 1e-3
+    np.testing.assert_allclose(made.depth, expected.depth, atol=atol * float(np.ptp(expected.depth)))
+    if choice[0] == "torch":
+        assert made.class_names == ("wall", "floor")
+        assert made.classes is not None
+        assert float((made.classes == expected.classes).mean()) > 0.95
 
 
 @pytest.mark.parametrize(("old", "new"), [(13, 48), (61, 17), (30, 31), (1, 7), (9, 1), (24, 24)])

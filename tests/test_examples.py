@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-SLOW = ("kill_batch.py", "naima_speed.py")  # most of a minute
+SLOW = ("draw_viewer.py", "kill_batch.py", "naima_speed.py")  # most of a minute
 
 
 @pytest.mark.parametrize(

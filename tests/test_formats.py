@@ -130,6 +130,8 @@ def test_colour_palette_jpeg_and_few_bits_are_not_depth(tmp_path: Path) -> None:
     assert "palette" in refused(tmp_path / "p.png")
     picture.save(tmp_path / "j.jpg")
     assert "lossy" in refused(tmp_path / "j.jpg")
+    (tmp_path / "frame.0000.depth_meters.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    assert "evaluate --set hypersim" in refused(tmp_path / "frame.0000.depth_meters.hdf5")
     picture.convert("1").save(tmp_path / "b.png")
     assert "too few" in refused(tmp_path / "b.png")
     picture.save(tmp_path / "w.webp")

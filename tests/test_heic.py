@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from test_cli import crispdepth
+from test_cli import crispdepth, refused
 
 from crispdepth import extras
+from crispdepth.batch import Job, Settings, run
 from crispdepth.io import read_depth, read_rgb
 from crispdepth.types import InputError
 
@@ -55,6 +57,18 @@ def test_a_photo_is_both_inputs_of_the_command(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert read_depth(tmp_path / "sharp.png", "mm").depth.shape == (96, 128)
     assert "unit m" in done.stdout
+
+
+def test_disparity_that_a_png_cannot_hold_is_refused_before_the_model_runs(tmp_path: Path) -> None:
+    path = photo(tmp_path, RAMP, 1, (0.25, 2.0))
+    words = ["predict", "--low", path, "--rgb", path, "--model", "fgs", "-o"]
+    refused(crispdepth(*words, tmp_path / "sharp.png"), "-o sharp.exr")
+    done = crispdepth(*words, tmp_path / "sharp.exr")
+    assert done.returncode == 0, done.stderr
+    assert read_depth(tmp_path / "sharp.exr", "disparity").median == pytest.approx(1.1, abs=0.1)
+    no_model: Any = None
+    with pytest.raises(InputError, match=r"--suffix \.exr"):
+        run(Job(path, tmp_path / "a.png", path), no_model, Settings())
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,7 @@ FLOORS = (
         "models.naima",
         "models.symbiotic",
         "job",
+        "roles",
     ),
     ("models.catalog", "convert", "data.folder", "data.raycast", "data.textures"),
     (
@@ -74,6 +75,7 @@ FLOORS = (
     (
         "bench.report",
         "batch",
+        "findings",
         "about",
         "training.supervised",
         "training.distilled",

@@ -157,9 +157,18 @@ def test_intrinsics_are_read_from_the_files_of_cameras(tmp_path: Path, name: str
     assert read_intrinsics(tmp_path / name) == Intrinsics(600, 610, 320, 240, 640, 480)
 
 
+@pytest.mark.parametrize("text", ["600 0 320\n0 610 240\n0 0 1\n", "600 0 320 0\n0 610 240 0\n0 0 1 0\n0 0 0 1\n"])
+def test_a_matrix_in_a_text_file_is_a_camera(tmp_path: Path, text: str) -> None:
+    (tmp_path / "camera-intrinsics.txt").write_text(text)
+    assert read_intrinsics(tmp_path / "camera-intrinsics.txt") == Intrinsics(600, 610, 320, 240)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
+        ("k.txt", "1 2 3 4"),
+        ("k.txt", "1 2 3 4 5 6 7 8 9"),
+        ("k.txt", "\0"),
         ("k.yaml", "fx: wide"),
         ("k.yaml", "a: [1, 2"),
         ("k.pincam", "640 480 600 610"),

@@ -108,6 +108,7 @@ def test_without_pictures_the_model_is_the_one_for_depth_alone(tmp_path: Path) -
     done = crispdepth("batch", source, tmp_path / "out", "--unit", "mm", "--scale", 2)
     assert done.returncode == 0, done.stderr
     assert "model    ctkt" in done.stdout
+    assert "engine   torch, cpu, float32: 16 bits were not measured for this model" in done.stdout
     assert read_depth(tmp_path / "out" / "depth" / "a" / "000.png", "mm").depth.shape == (12, 16)
     for missing in ("none.parquet", "none.tar", "none"):
         with pytest.raises(InputError, match="no such"):
@@ -185,10 +186,20 @@ def test_a_folder_belongs_to_one_job(tmp_path: Path) -> None:
 
 def test_a_wrong_question_stops_at_once(tmp_path: Path) -> None:
     source = frames(tmp_path / "in", 40)
-    with pytest.raises(InputError, match=r"none of the first 8 items can be done: a/000.*--unit"):
+    with pytest.raises(InputError, match=r"none of the items tried can be done: a/000.*--unit"):
         run_bulk(Bulk(str(source), str(tmp_path / "out"), "fgs", Settings()))
     assert files(tmp_path / "out") == {}  # so the right question may have the folder
     assert run_bulk(job(source, tmp_path / "out", "bicubic", chunk=64)) == {"done": 40}
+
+
+def test_the_first_items_settle_the_scale_of_the_confidence(tmp_path: Path) -> None:
+    source = frames(tmp_path / "in", 2)
+    for i, name in enumerate(("a/000.png", "b/001.png")):  # 0..2, and 0..254: the first is of 255 too
+        path = source / "confidence" / name
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.full((6, 8), (2, 254)[i], np.uint8)).save(path)
+    assert run_bulk(job(source, tmp_path / "out", "bicubic")) == {"done": 1, "quarantined": 1}
+    assert "a/000.png: no reading is trusted" in (tmp_path / "out/quarantine.jsonl").read_text()
 
 
 def test_a_full_disk_is_no_fault_of_an_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +239,18 @@ def test_a_parquet_list_names_its_files_and_a_manifest_its_bad_ones(tmp_path: Pa
     assert again == [Item("y", str(source / low[2]), str(source / low[2].replace("low", "rgb")))]
 
 
+def test_a_damaged_list_or_one_without_words_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "list.parquet"
+    pq.write_table(pa.table({"low": ["a.png", "b.png"]}), path)
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + b"\xff" * 20 + content[24:])  # the page's own header
+    with pytest.raises(InputError, match=r"list\.parquet: is no Parquet file, or damaged"):
+        list(find(str(path)))
+    pq.write_table(pa.table({"low": [1, 2]}), path)
+    with pytest.raises(InputError, match="column low is int64, not text"):
+        list(find(str(path)))
+
+
 def test_a_tar_is_read_where_it_lies(tmp_path: Path) -> None:
     source = frames(tmp_path / "in", 3)
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
@@ -259,10 +282,12 @@ def test_a_list_with_unusable_names_is_refused(tmp_path: Path, names: list[str],
         (["in", "http://host/out"], "results go to a folder"),
         (["in", "nonsense://out"], "give a folder, or a URL"),
         (["in", "out", "--chunk", 0], "at least 1"),
+        (["frames.tar.gz", "out"], r"a \.tar\.gz must be unpacked to \.tar"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[object], cure: str) -> None:
     frames(tmp_path / "in", 1)
+    (tmp_path / "frames.tar.gz").write_bytes(b"packed")
     monkeypatch.chdir(tmp_path)
     refused(crispdepth("batch", *words), cure)
 

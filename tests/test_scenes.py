@@ -193,6 +193,30 @@ def test_from_closer_there_are_fewer_edges_and_longer_lenses(many: Sample) -> No
     assert float(by.max() / by.min()) > 1.5
 
 
+def test_rooms_of_true_size_are_seen_from_eye_level(many: Sample) -> None:
+    _, depth, _, classes, intrinsics = tensors(scenes(24, 96, 128, seed=3, true_size=True))
+    v, u = torch.meshgrid(torch.arange(96.0), torch.arange(128.0), indexing="ij")
+    pixels = torch.stack([u, v, torch.ones_like(u)]).flatten(1).double()
+    heights: list[float] = []
+    widths: dict[str, list[float]] = {"table": [], "sofa": []}
+    for k, depths, labels in zip(intrinsics, depth, classes, strict=True):
+        points = (k.double().inverse() @ pixels) * depths.double().flatten()
+        floor = points[:, labels.flatten() == CLASSES.index("floor")]
+        if floor.shape[1] > 200:
+            normal = torch.linalg.svd(floor - floor.mean(1, keepdim=True), full_matrices=False).U[:, 2]
+            heights.append(abs(float(normal @ floor.mean(1))))  # of the camera at the origin above the floor's plane
+        for name, found in widths.items():
+            piece = points[:, labels.flatten() == CLASSES.index(name)]
+            if piece.shape[1] > 200:
+                found.append(float((piece.amax(1) - piece.amin(1)).norm()))
+    assert len(heights) > 8
+    assert min(heights) > 1.0 and max(heights) < 1.75  # noqa: PT018
+    assert all(0.4 < w < 5 for found in widths.values() for w in found)  # two may stand side by side
+    assert all(widths.values())
+    sizes = depth.flatten(1).log().mean(1), tensors(many)[1].flatten(1).log().mean(1)
+    assert float(sizes[0].std()) < 0.6 * float(sizes[1].std())
+
+
 def test_the_camera_is_inside_of_nothing_and_sees_many_things(many: Sample) -> None:
     _, depth, _, classes, _ = tensors(many)
     kinds = [len(c.unique()) for c in classes]

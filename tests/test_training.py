@@ -70,6 +70,7 @@ def test_a_recipe_is_changed_by_words_of_its_own_type() -> None:
         ("steps=1.5", "write a value like"),
         ("network.phase=1", "write a value like"),
         ("steps", "KEY=VALUE"),
+        ("zoom=0.5", "write 1 \\(whole scenes\\) or more"),
     ],
 )
 def test_a_mistyped_word_is_refused_with_its_cure(word: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from test_cli import crispdepth, refused
 
-from crispdepth import batch
+from crispdepth import batch, video
 from crispdepth.bench import flickering
 from crispdepth.data.moving import shot, way_back
 from crispdepth.io import read_depth
@@ -124,6 +125,45 @@ def test_a_film_has_one_range_and_a_bad_frame_does_not_end_it(tmp_path: Path) ->
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a film.mp4", "frames low", "frames_rgb", "öut"]
 
 
+def test_a_film_is_moved_by_one_shift_where_its_frames_disagree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    low_dir, rgb_dir, out = write_frames(tmp_path, 5)
+    (low_dir / "4.png").write_bytes(b"")
+    each = iter([(3, 4), (4, 3), (0, 0), (3, 3)] * 2)
+    monkeypatch.setattr(batch, "residual_shift", lambda *_: next(each))
+    jobs, _ = batch.pair(batch.Job(low_dir, out, rgb_dir))
+    settled, lines = batch.settled(jobs, batch.Settings(unit="mm", align="auto"), video=True)
+    assert settled.align == (3, 3)
+    assert "3 px right and 3 px down" in lines[0]
+    assert "whole film" in lines[0]
+    said: list[str] = []
+    failures = batch.run_video(jobs, load("bicubic"), batch.Settings(unit="mm", align="auto"), None, said.extend)
+    assert len(failures) == 1
+    assert sum("3 px right and 3 px down" in line for line in said) == 4
+
+
+def test_an_error_of_opencv_is_that_frames_failure_and_the_others_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    low_dir, rgb_dir, out = write_frames(tmp_path, 3)
+    monkeypatch.setattr(video, "LONGEST_SIDE", 2**20)
+    for name in ("1.png", "2.png"):  # the second of this size is compared with the first
+        Image.fromarray(np.full((1, 1000), 200, np.uint16)).save(low_dir / name)
+        Image.fromarray(np.full((33, 33000, 3), 200, np.uint8)).save(rgb_dir / name)
+    jobs, _ = batch.pair(batch.Job(low_dir, out, rgb_dir))
+    failures = batch.run_video(jobs, load("bicubic"), batch.Settings(unit="mm"))
+    assert len(failures) == 1
+    assert "2.png" in failures[0]
+    assert "OpenCV" in failures[0]
+    assert sorted(p.name for p in out.iterdir()) == ["0.png", "1.png"]
+    monkeypatch.undo()
+    failures = batch.run_video(jobs, load("bicubic"), batch.Settings(unit="mm"))
+    assert ["--size" in line for line in failures] == [True, True]
+    with pytest.raises(InputError, match="--size"):
+        batch.run_video(jobs, load("bicubic"), batch.Settings(unit="mm", size=(33, 33000)))
+
+
 def test_the_command_takes_a_film_and_refuses_a_single_frame(tmp_path: Path) -> None:
     low_dir, rgb_dir, out = write_frames(tmp_path, 3)
     words = ["predict", "--unit", "mm", "--model", "bicubic", "--rgb", rgb_dir, "-o", out]
@@ -143,6 +183,25 @@ def test_a_film_without_frames_or_with_a_wrong_name_is_refused(tmp_path: Path) -
     with pytest.raises(InputError, match="--fps"), film(tmp_path / "a.mp4", 0):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_for_which_the_disk_is_too_small_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write() -> None:
+        rng = np.random.default_rng(0)
+        with film(tmp_path / "f.mp4", 30) as show:
+            for _ in range(20):
+                show(rng.integers(0, 255, (120, 200, 3), np.uint8))
+
+    for limit in (40_000, 200_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))  # a write beyond fails as on a full disk
+        try:
+            with pytest.raises(InputError, match=r"f\.mp4: only .* of 20 frames .*the disk is full"):
+                write()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert not list(tmp_path.iterdir())
 
 
 def test_steadying_made_films_takes_flicker_and_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crispdepth.bench.protocol import PROTOCOLS
 from crispdepth.data.sets import SETS
-from crispdepth.models.catalog import CATALOG, DEFAULT, DEFAULT_WITHOUT_RGB, load
+from crispdepth.models.catalog import CATALOG, DEFAULT, DEFAULT_WITHOUT_LOW, DEFAULT_WITHOUT_RGB, load
 from crispdepth.types import InputError
 from crispdepth.units import UNITS
 
@@ -28,6 +28,8 @@ def names() -> str:
 def _mark(name: str) -> str:
     if name == DEFAULT:
         return " (default)"
+    if name == DEFAULT_WITHOUT_LOW:
+        return " (default without --low)"
     return " (default without --rgb)" if name == DEFAULT_WITHOUT_RGB else ""
 
 

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
 from crispdepth import io
-from crispdepth.confidence import trusted
-from crispdepth.data.folder import by_stem, files_in
+from crispdepth.confidence import ends, scale_of, trusted
+from crispdepth.data.folder import by_stem, files_in, only, stem
 from crispdepth.geometry import resize_rgb
 from crispdepth.inference import predict
 from crispdepth.intrinsics import read_extrinsics, read_intrinsics
 from crispdepth.job import Job, Settings, check, intrinsics_of, read_depth
-from crispdepth.models.symbiotic import Symbiotic
 from crispdepth.outputs import Work, outputs_of, write_all
 from crispdepth.picture import Range
 from crispdepth.recordings import Frame, recording
 from crispdepth.reprojection import reproject, size_seen
+from crispdepth.shift import residual_shift
 from crispdepth.types import InputError, Model, Prediction, Size
-from crispdepth.video import Steady, film, film_frame, in_order
+from crispdepth.video import Steady, check_sides, film, film_frame, in_order
 
 SPAN_FRAMES, SPAN_VALUES = 50, 20_000  # frames looked at for the colours of a film, readings of each
+SHIFT_FRAMES = 15  # of a film, looked at for --align auto
 After = Callable[[Prediction, np.ndarray | None], Prediction]
 
 
@@ -49,7 +51,14 @@ def run(job: Job, model: Model, settings: Settings, after: After | None = None) 
 
     Raises InputError for anything wrong with the input; nothing has been written then.
     """
-    work, lines = worked(read(job, settings), model)
+    return finished(read(job, settings), model, after)
+
+
+def finished(read: Read, model: Model, after: After | None = None) -> list[str]:
+    """What is left of ``run`` when its files are read: a wrong one costs no loading of the model."""
+    if read.low is not None:
+        io.check_holds(read.job.out, read.low, read.settings.out_unit)
+    work, lines = worked(read, model)
     if after is not None:
         work = replace(work, result=after(work.result, work.rgb))
     outputs, notes = outputs_of(work)
@@ -83,18 +92,22 @@ def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
         result, line = _from_rgb(rgb, read.job, model, settings)
         lines.append(line)
     else:
-        size = settings.size
-        if settings.scale is not None:
-            height, width = low.depth.shape
-            size = (round(height * settings.scale), round(width * settings.scale))
         result = predict(
-            model, low=low.depth, rgb=rgb, valid=low.valid, unit=low.depth_unit, size=size, align=settings.align
+            model, low=low.depth, rgb=rgb, valid=low.valid, unit=low.depth_unit, size=_size(read), align=settings.align
         )
         if settings.align is not None:
             lines.append(_align_line(result.shift_px))
     rgb_size = result.depth.shape if rgb is None else rgb.shape[:2]
     at_size = None if rgb is None else _at_size(rgb, result.depth.shape)
     return Work(read.job, settings, low, at_size, rgb_size, result), lines
+
+
+def _size(read: Read) -> Size | None:
+    """The size that was asked for, if one was."""
+    if read.settings.scale is None or read.low is None:
+        return read.settings.size
+    height, width = read.low.depth.shape
+    return round(height * read.settings.scale), round(width * read.settings.scale)
 
 
 def _from_rgb(rgb: np.ndarray, job: Job, model: Model, settings: Settings) -> tuple[Prediction, str]:
@@ -111,8 +124,9 @@ def _about_scale(model: Model, result: Prediction, size: Size, focal_px: float |
     line = f"depth    median {np.median(result.depth):.4g} m, guessed from the picture alone"
     if focal_px is not None:
         return f"{line}, for a focal length of {focal_px:g} px"
-    if isinstance(model, Symbiotic):
-        return f"{line}; right for a focal length of {model.focal_for(size):.0f} px only (--focal says the true one)"
+    focal_for: Any = getattr(model, "focal_for", None)
+    if focal_for is not None:
+        return f"{line}; right for a focal length of {focal_for(size):.0f} px only (--focal says the true one)"
     return line
 
 
@@ -129,11 +143,17 @@ def _read_low(path: Path, job: Job, settings: Settings) -> tuple[io.DepthFile, l
     if values.shape != low.valid.shape:
         (h, w), (lh, lw) = values.shape, low.valid.shape
         raise InputError(f"{job.confidence}: is {w}x{h}, the depth {lw}x{lh}: they must have one size")
-    valid = low.valid & trusted(values, settings.min_confidence)
+    try:
+        scale = scale_of(values, settings.confidence_max)
+        valid = low.valid & trusted(values, settings.min_confidence, scale.full)
+    except InputError as error:
+        raise InputError(f"{job.confidence}: {error}") from error
     if not valid.any():
         raise InputError(f"{job.confidence}: no reading is trusted enough: ask for less with --min-confidence")
     lost = 1 - valid.sum() / low.valid.sum()
-    lines.append(f"trusted  {job.confidence.name}: {lost:.1%} of the readings are below --min-confidence: holes")
+    lines.append(
+        f"trusted  {job.confidence.name}, {scale.name}: {lost:.1%} of the readings are below --min-confidence: holes"
+    )
     return replace(low, depth=np.where(valid, low.depth, np.float32(0)), valid=valid), lines
 
 
@@ -181,10 +201,13 @@ def is_many(pattern: str) -> bool:
     return path.is_dir() or path.suffix.lower() == ".txt" or (not Path(pattern).exists() and glob.has_magic(pattern))
 
 
-def expand(pattern: str) -> list[Path]:
-    """The files a folder or a pattern stands for. Raises InputError when there is none."""
+def expand(pattern: str, kind: str = "rgb") -> list[Path]:
+    """The files a folder or a pattern stands for; of a mixed folder those of a ``kind``, as ``Job`` calls it.
+
+    Raises InputError when there is none.
+    """
     if Path(pattern).is_dir():
-        found = files_in(Path(pattern))
+        found = only(kind, files_in(Path(pattern)))
     else:
         found = sorted(Path(p) for p in glob.glob(pattern) if not Path(p).is_dir())  # a broken link is said, not lost
     if not found:
@@ -212,30 +235,32 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
         if set(wanted.inputs) > {"low"}:
             raise InputError(f"{wanted.low}: a recording names its pictures itself: leave out --rgb and --confidence")
         return [_of_frame(wanted, suffix, frame, recorded.unit) for frame in recorded.frames], recorded.lonely
-    found = {name: by_stem(expand(str(path))) for name, path in wanted.inputs.items()}
+    found = {name: by_stem(expand(str(path), name)) for name, path in wanted.inputs.items()}
     first = found["low" if wanted.start is wanted.low else "rgb"]
-    shared = [stem for stem in first if all(stem in files for files in found.values())]
+    shared = [name for name in first if all(name in files for files in found.values())]
     if not shared:
         words = " with one of ".join(str(path) for path in wanted.inputs.values())
-        raise InputError(f"no file of {words} pairs by its stem (000.png with 000.jpg)")
+        raise InputError(f"no file of {words} pairs by its stem (000.png with 000.jpg, a.depth.png with a.color.jpg)")
     jobs = []
-    for stem in shared:
-        inputs: dict[str, Any] = {name: files[stem] for name, files in found.items()}
-        jobs.append(replace(_named(wanted, stem, suffix), **inputs))
-    lonely = sorted(path for files in found.values() for stem, path in files.items() if stem not in shared)
+    for shared_name in shared:
+        inputs: dict[str, Any] = {name: files[shared_name] for name, files in found.items()}
+        jobs.append(replace(_named(wanted, shared_name, suffix), **inputs))
+    given = {path for files in found.values() for path in files.values()}
+    given |= {path for folder in wanted.inputs.values() if folder.is_dir() for path in files_in(folder)}
+    lonely = sorted(path for path in given if stem(path) not in shared)
     return jobs, [f"{path}: has no partner of that name" for path in lonely]
 
 
-def _named(wanted: Job, stem: str, suffix: str) -> Job:
-    """The job whose outputs are called ``stem`` in the folders of ``wanted``."""
+def _named(wanted: Job, name: str, suffix: str) -> Job:
+    """The job whose outputs are called ``name`` in the folders of ``wanted``."""
     return replace(
         wanted,
-        out=wanted.out / f"{stem}{suffix}",
-        picture=wanted.picture and wanted.picture / f"{stem}_view.png",
-        points=wanted.points and wanted.points / f"{stem}.ply",
-        out_confidence=wanted.out_confidence and wanted.out_confidence / f"{stem}_confidence.png",
-        mesh=wanted.mesh and wanted.mesh / f"{stem}.glb",
-        classes=wanted.classes and wanted.classes / f"{stem}_classes.png",
+        out=wanted.out / f"{name}{suffix}",
+        picture=wanted.picture and wanted.picture / f"{name}_view.png",
+        points=wanted.points and wanted.points / f"{name}.ply",
+        out_confidence=wanted.out_confidence and wanted.out_confidence / f"{name}_confidence.png",
+        mesh=wanted.mesh and wanted.mesh / f"{name}.glb",
+        classes=wanted.classes and wanted.classes / f"{name}_classes.png",
     )
 
 
@@ -250,8 +275,61 @@ def _of_frame(wanted: Job, suffix: str, frame: Frame, unit: str) -> Job:
     )
 
 
+def settled(jobs: Sequence[Job], settings: Settings, video: bool = False) -> tuple[Settings, list[str]]:
+    """What is the same for all ``jobs`` and must not be told from each alone, and what to say of it.
+
+    The end of the confidence's scale; of a film, the range of its colours and the shift of --align auto (the median
+    of up to SHIFT_FRAMES frames). What ``settings`` say already stays. Raises InputError.
+    """
+    lines: list[str] = []
+    sure = [job.confidence for job in jobs if job.confidence is not None]
+    if sure and settings.confidence_max is None:
+        settings = replace(settings, confidence_max=confidence_max(sure))
+        if settings.confidence_max is not None:
+            lines.append(f"trusted  the confidence of all files ends at {settings.confidence_max:g}")
+    if video and settings.align == "auto":
+        settings = replace(settings, align=_film_shift(jobs, settings))
+        assert isinstance(settings.align, tuple)
+        lines.append(f"{_align_line(settings.align)} (one shift for the whole film)")
+    if video and settings.span is None:
+        settings = replace(settings, span=_span(jobs, settings))
+    return settings, lines
+
+
+def _few(jobs: Sequence[Any], count: int) -> Sequence[Any]:
+    """Up to ``count`` of them, from the first to the last."""
+    return jobs[:: -(-len(jobs) // count)] if jobs else jobs
+
+
+def confidence_max(paths: Sequence[Path]) -> float | None:
+    """The end of the scale of these maps, told from up to SPAN_FRAMES of them; None where none is read.
+
+    Raises InputError where it cannot be told.
+    """
+    found = []
+    for path in _few(paths, SPAN_FRAMES):
+        with suppress(InputError):  # said when its turn comes
+            found.append(ends(io.read_confidence(path)))
+    return scale_of(np.concatenate(found)).full if found else None
+
+
+def _film_shift(jobs: Sequence[Job], settings: Settings) -> tuple[int, int]:
+    """The median of the frames' own shifts, right and down; a frame whose shift is not clear counts as none."""
+    found = []
+    for job in _few(jobs, SHIFT_FRAMES):
+        with suppress(InputError):  # said when its turn comes
+            one = read(job, settings)
+            if one.rgb is None or one.low is None:
+                raise InputError("--align auto compares the depth with the colours: pass --rgb")
+            rgb = _at_size(one.rgb, _size(one) or one.rgb.shape[:2]).transpose(2, 0, 1)
+            depth, valid = (torch.from_numpy(x)[None, None] for x in (one.low.depth, one.low.valid))
+            found.append(residual_shift(depth, valid, torch.from_numpy(np.ascontiguousarray(rgb))[None]))
+    right, down = np.rint(np.median(found or [(0, 0)], axis=0)).astype(int)
+    return int(right), int(down)
+
+
 def run_all(
-    jobs: Iterable[Job],
+    jobs: Sequence[Job],
     model: Model,
     settings: Settings,
     progress: Callable[[list[str]], None] | None = None,
@@ -260,14 +338,16 @@ def run_all(
     """Every job in turn; one that fails is reported at the end and does not stop the others.
 
     Returns one line for each failure. ``progress`` is called after each job with the lines ``run`` returned,
-    none where it failed. ``after`` as in ``run``.
+    none where it failed. ``after`` as in ``run``. What concerns all is settled first; raises InputError where that
+    fails.
     """
+    settings, _ = settled(jobs, settings)
     failures = []
     for job in jobs:
         lines: list[str] = []
         try:
             lines = run(job, model, settings, after)
-        except (InputError, OSError, MemoryError, RuntimeError) as error:
+        except (InputError, OSError, MemoryError, RuntimeError, cv2.error) as error:
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
             named = str(job.start) in text or job.start.name in text
             failures.append(text if named else f"{job.start}: {text}")
@@ -284,14 +364,16 @@ def run_video(
     progress: Callable[[list[str]], None] | None = None,
 ) -> list[str]:
     """As ``run_all``, for the frames of one film, in the order of the numbers in their names: depth is steadied from
-    frame to frame (``video.Steady``), and all pictures have the same colours.
+    frame to frame (``video.Steady``), and ``settled`` makes colours and shift the same in all.
 
     ``preview``: an .mp4 of pictures and depth, and its frames a second. A frame that fails is left out of it.
     """
     if any(job.low is None for job in jobs):
         raise InputError("--video steadies depth that was measured: give --low too")
+    if settings.size is not None:
+        check_sides(settings.size)
     jobs = [jobs[i] for i in in_order([job.start.name for job in jobs])]
-    settings = replace(settings, span=_span(jobs, settings))
+    settings, _ = settled(jobs, settings, video=True)
     steady, failures = Steady(), []
     if preview is None:
         return run_all(jobs, model, settings, progress, steady)
@@ -310,10 +392,10 @@ def run_video(
     return failures
 
 
-def _span(jobs: list[Job], settings: Settings) -> Range:
+def _span(jobs: Sequence[Job], settings: Settings) -> Range:
     """The range of colours for all: 1st to 99th percentile of the readings of up to SPAN_FRAMES low maps."""
     values, unit = [np.zeros(0, np.float32)], "m"
-    for job in jobs[:: -(-len(jobs) // SPAN_FRAMES)]:
+    for job in _few(jobs, SPAN_FRAMES):
         with suppress(InputError):  # said when its turn comes
             low = read_depth(job.start, job, settings)
             values.append(low.depth[low.valid][:: max(1, low.valid.size // SPAN_VALUES)])

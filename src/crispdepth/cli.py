@@ -114,6 +114,9 @@ def predict(
     confidence: Annotated[
         str | None, typer.Option(help="The sensor's own confidence: ARKit's 0 1 2, or 0..255, or floats of 0..1")
     ] = None,
+    confidence_max: Annotated[
+        float | None, typer.Option(help="What it says where it is sure, where its values do not tell: 100, 255 …")
+    ] = None,
     min_confidence: Annotated[
         float | None, typer.Option(help="Readings below it are holes; by default 1 of ARKit's 2, 0.5 of 0..1")
     ] = None,
@@ -157,6 +160,7 @@ def predict(
         keep_holes=keep_holes,
         nan_holes=nan_holes,
         min_confidence=min_confidence,
+        confidence_max=confidence_max,
         max_hole_px=max_hole_px,
         depth_intrinsics=depth_intrinsics,
         extrinsics=extrinsics,
@@ -181,22 +185,27 @@ def predict(
         raise InputError("--video is for many frames and --film is for --video: --low 'depth/*.png' --video")
     jobs, lonely = batch.pair(job, suffix) if many else ([job], [])
     model = model or catalog.default(jobs[0].low is not None, jobs[0].rgb is not None)
-    loaded, choice = engines.opened(model, wanted)
     if many:
+        loaded, choice = engines.opened(model, wanted)
         typer.echo(f"engine   {choice}")
+        settings, notes = batch.settled(jobs, settings, video)
 
         def run(done: Callable[[list[str]], None]) -> list[str]:
             if not video:
                 return batch.run_all(jobs, loaded, settings, done)
             return batch.run_video(jobs, loaded, settings, (film, fps) if film else None, done)
 
-        _predict_many(len(jobs), lonely, run)
+        _predict_many(len(jobs), lonely, run, notes)
         return
-    for line in [f"model    {model}", f"engine   {choice}", *batch.run(job, loaded, settings)]:
+    found = batch.read(job, settings)  # first: a wrong unit shall not cost the fetching of a model
+    loaded, choice = engines.opened(model, wanted)
+    for line in [f"model    {model}", f"engine   {choice}", *batch.finished(found, loaded)]:
         typer.echo(line)
 
 
-def _predict_many(count: int, lonely: list[str], run: Callable[[Callable[[list[str]], None]], list[str]]) -> None:
+def _predict_many(
+    count: int, lonely: list[str], run: Callable[[Callable[[list[str]], None]], list[str]], notes: list[str]
+) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
@@ -213,7 +222,7 @@ def _predict_many(count: int, lonely: list[str], run: Callable[[Callable[[list[s
                 typer.echo(line)
 
         failures = run(done)
-    typer.echo(f"{written} of {count} files written")
+    typer.echo("\n".join([f"{written} of {count} files written", *notes]))
     for line in [*(f"failed   {text}" for text in failures), *(f"unpaired {text}" for text in lonely)]:
         typer.echo(line, err=True)
     if failures or lonely:
@@ -231,6 +240,7 @@ def batch_many(
     scale: Annotated[float | None, typer.Option(help="Or so many times the size of low")] = None,
     align: Annotated[str | None, typer.Option(help="auto, as in predict")] = None,
     min_confidence: Annotated[float | None, typer.Option(help="As in predict; confidence/ holds the files")] = None,
+    confidence_max: Annotated[float | None, typer.Option(help="As in predict")] = None,
     keep_holes: Annotated[bool, typer.Option(help="Leave holes instead of filling them")] = False,
     max_hole_px: Annotated[int | None, typer.Option(help="Leave holes wider than so many pixels of the result")] = None,
     nan_holes: Annotated[bool, typer.Option(help="NaN and inf in npy and tif files mean no reading")] = False,
@@ -268,6 +278,7 @@ def batch_many(
         keep_holes=keep_holes,
         nan_holes=nan_holes,
         min_confidence=min_confidence,
+        confidence_max=confidence_max,
         max_hole_px=max_hole_px,
         align=align,
     )
@@ -300,7 +311,15 @@ def _batch(run_bulk: Any, job: Any, runner: Any) -> None:
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("batch", total=None)
-        counts = run_bulk(job, runner, lambda behind, total, _: bar.update(task, completed=behind, total=total))
+        engines: set[str] = set()  # of workers on machines that differ
+
+        def update(behind: int, total: int, done: Any) -> None:
+            bar.update(task, completed=behind, total=total)
+            if done and done.engine not in engines:
+                engines.add(done.engine)
+                typer.echo(f"engine   {done.engine}")
+
+        counts = run_bulk(job, runner, update)
     bad = counts["quarantined"]
     typer.echo(f"{counts['done']} of {counts.total()} items done: {job.target}/manifest.parquet")
     if bad:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ import torch
 from crispdepth.export import Sizes, converted
 from crispdepth.graphs import SUFFIXES, Graph, enlargement, needed
 from crispdepth.models.catalog import load
-from crispdepth.types import Depth, InputError, Model
+from crispdepth.types import Depth, InputError, Local, Model
 
 ENGINES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}  # our word: the package
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
+TOLD = ("inputs", "kind", "bytes_per_pixel", "class_names", "for_focal", "focal_for")  # if a model has it
 HALVED = ("Crisp",)  # classes for which 16 bits were measured; `auto` gives the others float32
 
 
@@ -56,8 +59,8 @@ class Wanted:
         for what, word, known in (("engine", self.engine, ENGINES), ("precision", self.precision, PRECISIONS)):
             if word not in ("auto", *known):
                 raise InputError.unknown(what, word, ["auto", *known])
-        if self.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
-            raise InputError.unknown("device", self.device, ["auto", "cpu", "cuda", "mps"])
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            raise InputError.unknown("device", self.device, ["auto", "cpu", "cuda", "cuda:1", "mps"])
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ class Converted(Model):
 
     def __init__(self, model: Model, engine: str) -> None:
         super().__init__()
-        vars(self).update(inputs=model.inputs, kind=model.kind)
+        vars(self).update(_told(model))
         self.model, self.suffix = model, ".onnx" if engine == "onnx" else ".xml"
         self.graphs: list[Graph] = []
         if hasattr(model, "estimate"):
@@ -183,21 +186,39 @@ class OnDevice(Model):
 
     def __init__(self, model: Model, device: str, dtype: torch.dtype) -> None:
         super().__init__()
-        vars(self).update(inputs=model.inputs, kind=model.kind)
+        vars(self).update(_told(model))
         self.model, self.device, self.dtype = model.to(device), torch.device(device), dtype
-        if hasattr(model, "estimate"):
-            self.estimate = self._both
+        for name in ("estimate", "depth_and_classes"):
+            if hasattr(model, name):
+                vars(self)[name] = partial(self._run, getattr(model, name))
+        if hasattr(model, "local"):
+            self.local = self._local
 
     def forward(self, **parts: Any) -> Depth:
         """As the model's own."""
-        return self._run(self.model, parts)
+        depth: Depth = self._run(self.model, **parts)
+        return depth
 
-    def _both(self, **parts: Any) -> tuple[Depth, Depth]:
-        depth, error = self._run(self.model.estimate, parts)  # type: ignore[arg-type]
-        return depth, error
+    def _local(self, *parts: torch.Tensor | None) -> Local:
+        work: Local = self._run(self.model.local, *parts)  # type: ignore[arg-type]
+        return replace(work, run=partial(self._run, work.run))
 
-    def _run(self, call: Callable[..., Any], parts: dict[str, Any]) -> Any:
-        there = {k: x.to(self.device) if isinstance(x, torch.Tensor) else x for k, x in parts.items()}
+    def _run(self, call: Callable[..., Any], *parts: Any, **named: Any) -> Any:
+        there = {name: _moved(x, self.device) for name, x in named.items()}
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            made = call(**there)
-        return tuple(x.float().cpu() for x in made) if isinstance(made, tuple) else made.float().cpu()
+            made = call(*(_moved(x, self.device) for x in parts), **there)
+        return _moved(made, torch.device("cpu"), torch.float32)
+
+
+def _told(model: Model) -> dict[str, Any]:
+    """What a model says of itself, for one that runs it elsewhere."""
+    return {name: getattr(model, name) for name in TOLD if hasattr(model, name)}
+
+
+def _moved(x: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
+    """Tensors, and those in tuples, on ``device``, floating-point ones as ``dtype``; all else as it is."""
+    if isinstance(x, tuple):
+        return tuple(_moved(part, device, dtype) for part in x)
+    if not isinstance(x, torch.Tensor):
+        return x
+    return x.to(device, dtype if x.is_floating_point() else None)

@@ -16,7 +16,6 @@ from crispdepth.formats.raw import MAX_PIXELS
 from crispdepth.geometry import resize_rgb
 from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
 from crispdepth.models.catalog import load
-from crispdepth.models.symbiotic import Symbiotic
 from crispdepth.shift import moved, residual_shift
 from crispdepth.tiles import TILE_FROM, can_tile, fitting, tiled
 from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Sample, Size
@@ -38,7 +37,8 @@ def predict(
     size: Size | None = None,
     confidence: Array | None = None,
     min_confidence: float | None = None,
-    align: str | None = None,
+    confidence_max: float | None = None,
+    align: str | tuple[int, int] | None = None,
     focal_px: float | None = None,
 ) -> Prediction:
     """Sharpen a low-resolution depth map, or find depth in a picture alone: give it what the sensor gave you.
@@ -53,9 +53,9 @@ def predict(
     ``size``: (H, W) of the result; None means the size of ``rgb``.
     ``confidence``: (h, w) of the sensor, a path, array or tensor: ARKit's 0, 1, 2, or 0..255, or floats of 0..1;
     readings below ``min_confidence`` (by default 1 of ARKit's levels, 0.5 of 0..1) count as holes.
-
+    ``confidence_max``: what the sensor says where it is sure, for any other scale, such as 100.
     ``align``: "auto" moves the depth by up to 5 whole pixels of the result where its edges clearly fit those of
-    ``rgb`` better so.
+    ``rgb`` better so; (right, down) by these.
     ``focal_px``: for models of a picture alone that depend on it (Symbiotic): the camera's focal length in pixels of
     ``rgb``; None means the one they learnt with.
 
@@ -76,10 +76,11 @@ def predict(
         raise InputError("--focal is for depth from a picture alone: leave it out, the low map has the scale")
     low_map, mask, unit = _low_tensors(low, valid, unit)
     if confidence is not None:
-        mask = mask & _trusted(confidence, min_confidence, mask)
+        mask = mask & _trusted(confidence, min_confidence, confidence_max, mask)
         low_map = torch.where(mask, low_map, 0)
-    elif min_confidence is not None:
-        raise InputError("--min-confidence is for a sensor's own confidence: add --confidence (confidence=…)")
+    elif min_confidence is not None or confidence_max is not None:
+        given = "--min-confidence" if min_confidence is not None else "--confidence-max"
+        raise InputError(f"{given} is for a sensor's own confidence: add --confidence (confidence=…)")
     rgb_map = None if rgb is None else _rgb_tensor(rgb)
     if size is None:
         size = _output_size(model, rgb_map)
@@ -96,7 +97,9 @@ def predict(
     return _moved(_prediction(depth, error, mask, unit), shift)
 
 
-def _shift(align: str, low: Depth, valid: Mask, rgb: Rgb | None) -> tuple[int, int]:
+def _shift(align: str | tuple[int, int], low: Depth, valid: Mask, rgb: Rgb | None) -> tuple[int, int]:
+    if isinstance(align, tuple):
+        return align
     if align != "auto":
         raise InputError(f"--align {align!r} is not understood: write --align auto (align='auto'), or leave it out")
     if rgb is None:
@@ -147,18 +150,18 @@ def _from_rgb(model: Model, rgb: Array | None, size: Size | None, focal_px: floa
     check_size(size, model, size)
     check_aspect((whole.shape[-2], whole.shape[-1]), size)
     picture = resize_rgb(whole, size)
+    if focal_px is not None and not hasattr(model, "for_focal"):
+        raise InputError("this model does not say which focal length its depth is for: leave out --focal")
+    both: Any = getattr(model, "depth_and_classes", None)
     with torch.inference_mode():
-        if isinstance(model, Symbiotic):
-            depth, classes = model.depth_and_classes(picture)
-            if focal_px is not None:
-                depth = model.for_focal(depth, focal_px * size[1] / whole.shape[-1])
-            labels, names = classes[0, 0].numpy(), model.class_names
-            values = depth[0, 0].float().numpy()
-            return Prediction(values, np.ones(size, dtype=bool), classes=labels, class_names=names)
+        depth, classes = (model(rgb=picture), None) if both is None else both(rgb=picture)
         if focal_px is not None:
-            raise InputError("this model does not say which focal length its depth is for: leave out --focal")
-        depth = model(picture)
-    return Prediction(depth[0, 0].float().numpy(), np.ones(size, dtype=bool))
+            depth = model.for_focal(depth, focal_px * size[1] / whole.shape[-1])  # type: ignore[operator]
+    made = Prediction(depth[0, 0].float().numpy(), np.ones(size, dtype=bool))
+    if classes is None:
+        return made
+    names: Any = model.class_names
+    return replace(made, classes=classes[0, 0].numpy(), class_names=names)
 
 
 def sharpened(model: Model, sample: Sample, size: Size | None = None) -> Depth:
@@ -221,12 +224,12 @@ def _low_tensors(
     return torch.from_numpy(depth)[None, None], torch.from_numpy(mask)[None, None], read.depth_unit
 
 
-def _trusted(confidence: Array, least: float | None, mask: Mask) -> Mask:
+def _trusted(confidence: Array, least: float | None, full: float | None, mask: Mask) -> Mask:
     """Where the sensor's own confidence is enough, as a mask like ``mask``."""
     is_file = isinstance(confidence, str | Path)
     values = read_confidence(confidence) if is_file else _squeeze(confidence, "confidence")  # type: ignore[arg-type]
     _check_same_shape(values, mask[0, 0].numpy(), "confidence")
-    kept = torch.from_numpy(trusted(values, least))[None, None]
+    kept = torch.from_numpy(trusted(values, least, full))[None, None]
     if not (kept & mask).any():
         raise InputError("no reading is trusted enough: ask for less with --min-confidence (min_confidence=…)")
     return kept
@@ -296,9 +299,8 @@ def check_size(size: Size, model: Model, low: Size) -> None:
     if can and pixels >= TILE_FROM and can_tile(low, (height, width)):
         need = min(need, TILE_BYTES + pixels * TILED_BYTES_PER_PIXEL)
     h, w = fitting(low, (height, width))
-    less = (
-        f"ask for less with --size, or for {w}x{h}, which can be made in tiles" if can and pixels >= TILE_FROM else ""
-    )
+    in_tiles = can and TILE_FROM <= h * w <= MAX_PIXELS and (h, w) != (height, width)
+    less = f"ask for less with --size, or for {w}x{h}, which can be made in tiles" if in_tiles else ""
     if height * width > MAX_PIXELS or need > memory:
         raise InputError(
             f"size {width}x{height} needs about {need / 2**30:.1f} GiB and this machine has "

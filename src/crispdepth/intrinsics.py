@@ -1,4 +1,4 @@
-"""Pinhole cameras from four numbers or a file (.json .yaml .pincam calib.txt); where one stands from another."""
+"""Pinhole cameras from four numbers or a file (.json .yaml .pincam .txt); where one stands from another."""
 
 from __future__ import annotations
 
@@ -88,12 +88,13 @@ def read_intrinsics(text_or_path: PathLike) -> Intrinsics:
     ``.json`` has keys fx, fy, cx, cy, or a 3x3 matrix (nested or flat, by rows or by columns) called K,
     intrinsics, camera_matrix or intrinsic_matrix; width and height are optional. ``.yaml`` has the same at its
     top level (also xres, yres; ROS: image_width, image_height). ``.pincam`` (ARKitScenes) has the numbers width,
-    height, fx, fy, cx, cy; a Middlebury ``calib.txt`` has cam0. Raises InputError.
+    height, fx, fy, cx, cy; a Middlebury ``calib.txt`` has cam0; any other ``.txt`` is a matrix, 3x3 (7-Scenes,
+    TSDF-fusion's camera-intrinsics.txt) or 4x4 (ScanNet). Raises InputError.
     """
     text = os.fspath(text_or_path)
     suffix = Path(text).suffix.lower()
     if suffix == ".txt":
-        return read_stereo(text).left
+        return _matrix_in(text) or read_stereo(text).left
     if suffix in _READERS:
         with opened(text) as file:
             return _intrinsics(_READERS[suffix](file.read(2**20).decode("utf-8-sig", "replace")))
@@ -101,7 +102,7 @@ def read_intrinsics(text_or_path: PathLike) -> Intrinsics:
         try:
             fx, fy, cx, cy = (float(part) for part in text.split(","))
         except ValueError as error:
-            cure = "write fx,fy,cx,cy in pixels, or a .json, .yaml, .pincam or calib.txt file"
+            cure = "write fx,fy,cx,cy in pixels, or a .json, .yaml, .pincam or .txt file"
             raise InputError(f"intrinsics '{shown(text)}' are not four numbers; {cure}") from error
         return Intrinsics(fx, fy, cx, cy)
     with opened(text) as file:
@@ -109,6 +110,21 @@ def read_intrinsics(text_or_path: PathLike) -> Intrinsics:
         if not isinstance(found, dict):
             raise InputError("holds no keys; a .json file needs fx, fy, cx, cy or K")
         return _intrinsics(found)
+
+
+def _matrix_in(path: str) -> Intrinsics | None:
+    """The camera of a .txt of nothing but numbers, 3x3 or 4x4 with K at its upper left; None for other text."""
+    with opened(path) as file:
+        text = file.read(2**20).decode("utf-8-sig", "replace")
+        try:
+            numbers = _floats(text)
+        except InputError:
+            return None
+        if len(numbers) == 16:
+            numbers = [*numbers[0:3], *numbers[4:7], *numbers[8:11]]
+        if len(numbers) != 9:
+            raise InputError(f"holds {len(numbers)} numbers; a camera's .txt has the 9 of K, 16, or is a calib.txt")
+        return _intrinsics({"K": numbers})
 
 
 def _json(data: bytes) -> Any:

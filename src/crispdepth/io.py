@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from crispdepth.atomic import PathLike, atomic, opened, shown
-from crispdepth.confidence import scale_of
+from crispdepth.confidence import check_kind
 from crispdepth.extras import late
 from crispdepth.formats.exr import exr_bytes, read_exr_depth
 from crispdepth.formats.numpy_pfm import (
@@ -86,9 +86,8 @@ def read_depth(path: PathLike, unit: str | None = None, nan_holes: bool = False)
     row = None if unit is None else parse_unit(unit)
     with _reading(path) as (file, kind):
         if kind not in _DEPTH_READERS:
-            lossy = ", whose lossy compression ruins depth" if kind == "JPEG" else ""
-            known = ", ".join(_DEPTH_READERS)
-            raise InputError(f"is {kind or 'no known format'}{lossy}, not a depth file; give {known}")
+            known, why = ", ".join(_DEPTH_READERS), _NO_DEPTH.get(kind, "")
+            raise InputError(f"is {kind or 'no known format'}{why}, not a depth file; give {known}")
         raw = _DEPTH_READERS[kind](file)
         return _in_metres(raw, row or _default_unit(raw), nan_holes)
 
@@ -173,7 +172,7 @@ def read_confidence(path: PathLike) -> np.ndarray:
         if kind not in _DEPTH_READERS:
             raise InputError(f"is {kind or 'no known format'}; give the confidence as {', '.join(_DEPTH_READERS)}")
         values = _DEPTH_READERS[kind](file).values
-        scale_of(values)
+        check_kind(values)
         return values
 
 
@@ -224,6 +223,18 @@ def write_depth(
     except InputError as error:
         raise InputError(f"{shown(path)}: {error}") from error
     _write(path, data)
+
+
+def check_holds(path: PathLike, low: DepthFile, out_unit: str | None) -> None:
+    """Raise InputError, before any work, where ``path`` cannot hold what is made of ``low``: its unit, or own values
+    (disparity, relative) too close together for whole numbers."""
+    suffix, values = Path(path).suffix.lower(), low.depth[low.valid]
+    try:
+        row = _target_unit(suffix, low.depth_unit, out_unit)
+        if suffix == ".png" and row.metres is None:
+            _check_own_values(values, np.rint(values), values_between=True)
+    except InputError as error:
+        raise InputError(f"{shown(path)}: {error}") from error
 
 
 def _write(path: PathLike, data: bytes) -> None:
@@ -290,12 +301,14 @@ def _whole_numbers(depth: np.ndarray, valid: np.ndarray, unit: Unit) -> np.ndarr
     return (bits << 3) | (bits >> 13) if unit.name == "sunrgbd" else bits
 
 
-def _check_own_values(values: np.ndarray, whole: np.ndarray) -> None:
+def _check_own_values(values: np.ndarray, whole: np.ndarray, values_between: bool = False) -> None:
+    """Raise InputError where own values do not fit whole numbers; ``values_between``: nor those between them would."""
     low, high = float(values.min()), float(values.max())
-    span, cure = f"values {low:.6g} to {high:.6g}", "write .exr or .npy"
+    span, cure = f"values {low:.6g} to {high:.6g}", "write .exr or .npy: -o sharp.exr (many files: --suffix .exr)"
     if whole.min() < 0 or whole.max() > 65535:
         raise InputError(f"{span} do not fit 16 bits (0 to 65535); {cure}")
-    if float(np.abs(values - whole).max()) > 0.01 * (high - low):
+    off = 0.5 if values_between and high > low else float(np.abs(values - whole).max())
+    if off > 0.01 * (high - low):
         raise InputError(f"{span} would lose over 1 % of their range as whole numbers; {cure}")
 
 
@@ -386,6 +399,10 @@ _ENCODERS: dict[str, Callable[[np.ndarray], bytes]] = {
     ".exr": exr_bytes,
     ".pfm": pfm_bytes,
     ".npy": npy_bytes,
+}
+_NO_DEPTH = {
+    "JPEG": ", whose lossy compression ruins depth",
+    "HDF5": " (Hypersim's are read whole: evaluate --set hypersim, train --data hypersim)",
 }
 _KINDS = {  # what an extension promises
     ".png": "PNG",

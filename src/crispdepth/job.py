@@ -68,10 +68,11 @@ class Job:
 class Settings:
     """What is the same for every job.
 
-    ``size`` is (height, width); ``intrinsics`` as ``read_intrinsics``; ``min_confidence`` as in ``predict``;
-    ``max_hole_px``: holes wider than this stay holes, ``keep_holes``: all of them. ``depth_intrinsics``: of the camera
-    that took the depth; ``extrinsics`` (as ``read_extrinsics``; None: the same place) lead to that of ``intrinsics``.
-    ``align`` as in ``predict``. ``calib``: a Middlebury calib.txt, which turns disparity into metres. ``focal_px``: in
+    ``size`` is (height, width); ``intrinsics`` as ``read_intrinsics``; ``min_confidence``, ``confidence_max`` and
+    ``align`` as in ``predict``; ``max_hole_px``: holes wider than this stay holes, ``keep_holes``: all of them.
+    ``depth_intrinsics``: of the camera that took the depth; ``extrinsics`` (as ``read_extrinsics``; None: the same
+    place) lead to that of ``intrinsics``. ``calib``: a Middlebury calib.txt, which turns disparity into metres.
+    ``focal_px``: in
     pixels of the picture, for depth from it alone; the focal length of ``intrinsics`` serves too. ``span``: the colours
     of pictures, where they shall be the same in all.
     """
@@ -85,10 +86,11 @@ class Settings:
     keep_holes: bool = False
     nan_holes: bool = False
     min_confidence: float | None = None
+    confidence_max: float | None = None
     max_hole_px: int | None = None
     depth_intrinsics: str | None = None
     extrinsics: str | None = None
-    align: str | None = None
+    align: str | tuple[int, int] | None = None
     calib: str | None = None
     focal_px: float | None = None
     span: Range | None = None
@@ -120,6 +122,8 @@ def check(job: Job, settings: Settings) -> None:
         raise InputError("--intrinsics is for points and meshes: add --points cloud.ply, or leave it out")
     if settings.min_confidence is not None and job.confidence is None:
         raise InputError("--min-confidence is for a sensor's own confidence: add --confidence")
+    if settings.confidence_max is not None and job.confidence is None:
+        raise InputError("--confidence-max is the end of a sensor's own confidence: add --confidence")
     if settings.max_hole_px is not None and settings.max_hole_px < 1:
         raise InputError("--max-hole-px must be at least 1: --keep-holes leaves every hole")
     if settings.max_hole_px is not None and settings.keep_holes:

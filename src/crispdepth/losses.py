@@ -1,4 +1,4 @@
-"""What training minimises: one function each, (prediction, target) to one value per image."""
+"""What training minimises: one function each, (prediction, target) to one value per image (silog: per batch)."""
 
 from __future__ import annotations
 
@@ -38,13 +38,14 @@ def expected_error(error: Depth, prediction: Depth, target: Depth) -> torch.Tens
 def silog(prediction: Depth, target: Depth, valid: Mask, balance: float = 0.85) -> torch.Tensor:
     """Scale-invariant logarithmic error: sqrt(mean g² - balance · (mean g)²), g = log prediction - log target.
 
-    Eigen et al. 2014 with the root of Lee et al. 2019 (BTS). Over the valid pixels, which must be above 0; 0 for an
-    image without any. (b, 1, h, w) each, to (b,).
+    Eigen et al. 2014 with the root of Lee et al. 2019 (BTS), and as there over all valid pixels of the batch together:
+    the scale that all pictures have in common counts little, that by which one differs from the others in full.
+    Targets must be above 0. (b, 1, h, w) each, to one value; 0 where nothing is valid.
     """
     g = torch.where(valid, prediction.clamp(min=1e-3).log() - torch.where(valid, target, 1).clamp(min=1e-3).log(), 0)
-    count = valid.sum(dim=(1, 2, 3)).clamp(min=1)
-    mean, square = g.sum(dim=(1, 2, 3)) / count, g.square().sum(dim=(1, 2, 3)) / count
-    return torch.where(valid.flatten(1).any(1), (square - balance * mean.square() + 1e-8).sqrt(), 0)
+    count = valid.sum().clamp(min=1)
+    mean, square = g.sum() / count, g.square().sum() / count
+    return torch.where(valid.any(), (square - balance * mean.square() + 1e-8).sqrt(), 0)
 
 
 def cross_entropy(logits: torch.Tensor, classes: Classes) -> torch.Tensor:

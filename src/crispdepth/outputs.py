@@ -119,9 +119,7 @@ def kept_of(work: Work) -> tuple[np.ndarray, list[str]]:
 def _classes(result: Prediction, path: Path, most: int = 3) -> Output:
     """The map of classes; to be said of it, those that cover most of the picture."""
     if result.classes is None:
-        raise InputError(
-            "this model tells no classes apart: leave out --classes, or name weights of Symbiotic: --model"
-        )
+        raise InputError("this model tells no classes apart: leave out --classes, or use --model symbiotic-small")
     counts = np.bincount(result.classes.ravel(), minlength=len(result.class_names))
     found = [i for i in np.argsort(-counts, kind="stable")[:most] if counts[i]]
     shares = ", ".join(f"{result.class_names[i]} {counts[i] / result.classes.size:.0%}" for i in found)

@@ -128,14 +128,15 @@ def _paste(sheet: Image.Image, panel: Panel, at: tuple[int, int], size: tuple[in
     _name_colours(draw, panel, (x, y + size[1] + 27), max(size[0], 240))
     if panel.span is None:
         return
-    ramp = np.linspace(panel.span.low, panel.span.high, 200, dtype=np.float64)[None].repeat(10, axis=0)
+    low_text, high_text = f"{panel.span.low:.4g}", f"{panel.span.high:.4g} {panel.span.unit}"
+    before, after = (round(draw.textlength(text, font=font)) + 6 for text in (low_text, high_text))
+    length = min(200, max(size[0], 240) - before - after)
+    ramp = np.linspace(panel.span.low, panel.span.high, length, dtype=np.float64)[None].repeat(10, axis=0)
     bar = colours(ramp, np.ones_like(ramp, dtype=bool), panel.span, panel.colormap)
     top = y + size[1] + 30
-    low_text, high_text = f"{panel.span.low:.4g}", f"{panel.span.high:.4g} {panel.span.unit}"
-    left = x + round(draw.textlength(low_text, font=font)) + 6
     draw.text((x, top - 4), low_text, fill=INK, font=font)
-    sheet.paste(Image.fromarray(bar), (left, top))
-    draw.text((left + 206, top - 4), high_text, fill=INK, font=font)
+    sheet.paste(Image.fromarray(bar), (x + before, top))
+    draw.text((x + before + length + 6, top - 4), high_text, fill=INK, font=font)
 
 
 def _name_colours(draw: ImageDraw.ImageDraw, panel: Panel, at: tuple[int, int], width: int) -> None:

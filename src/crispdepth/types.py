@@ -40,7 +40,8 @@ class Model(nn.Module):
     (right up to a factor; and a shift).
     A model whose pixels only look around themselves has ``local(low, valid, rgb)`` to a Local: then huge pictures are
     made in tiles. A model that knows how far it may be off also has ``estimate``: as ``forward``, but (depth, expected
-    error).
+    error). One that tells classes apart has ``depth_and_classes`` (as ``forward``, but both) and their ``class_names``;
+    one whose depth is for a certain focal length has ``for_focal`` and ``focal_for`` (see Symbiotic).
     """
 
     inputs: ClassVar[tuple[str, ...]]

@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 
 from crispdepth.atomic import atomic, check_output, shown
+from crispdepth.formats.raw import muted
 from crispdepth.picture import PANEL_PX, Range, colours
-from crispdepth.types import InputError, Prediction
+from crispdepth.types import InputError, Prediction, Size
 
 FLOW_PIXELS = 1_000_000  # larger pictures are halved for the optical flow, as often as needed
 MOST_FRAMES = 6.0  # as many frames as an average ever counts for
@@ -23,6 +24,7 @@ OVERSHOOT = 0.02  # of the depth: a past value so far outside what stands around
 AROUND_PX = 8
 ALIKE = 4.0  # times the usual difference of the two pictures, grey levels
 MOTION_POINTS = 100  # fewer tell no motion of the camera
+LONGEST_SIDE = 2**15 - 2  # what OpenCV's remap takes
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Steady:
         """``result`` steadied; ``rgb`` (H, W, 3) float in 0..1 is its picture. Raises InputError without one."""
         if rgb is None or rgb.shape[:2] != result.depth.shape:
             raise InputError("--video follows the motion in the colours: pass --rgb")
+        check_sides(result.depth.shape)
         grey = cv2.cvtColor(np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
         past = self._past
         depth, frames = result.depth, np.ones_like(result.depth)
@@ -63,6 +66,13 @@ class Steady:
             depth, frames = _averaged(result, past, grey)
         self._past = _Past(grey, depth, frames)
         return replace(result, depth=depth)
+
+
+def check_sides(size: Size) -> None:
+    """Raise InputError for results (height, width) that no motion can be followed in."""
+    if max(size) > LONGEST_SIDE:
+        asked = f"{size[1]}x{size[0]}"
+        raise InputError(f"--video takes sides of up to {LONGEST_SIDE} pixels, not {asked}: ask for less with --size")
 
 
 def _averaged(result: Prediction, past: _Past, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -169,11 +179,11 @@ def film(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
     if not 0 < fps <= 1000:
         raise InputError(f"--fps {fps:g} is out of range: above 0, up to 1000")
     writer: cv2.VideoWriter | None = None
-    size = (0, 0)
+    size, count = (0, 0), 0
     with atomic(path) as temporary:
 
         def show(frame: np.ndarray) -> None:
-            nonlocal writer, size
+            nonlocal writer, size, count
             if writer is None:
                 size = (frame.shape[1] // 2 * 2 or 2, frame.shape[0] // 2 * 2 or 2)  # the codec wants even sides
                 writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
@@ -184,6 +194,7 @@ def film(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
             if (frame.shape[1], frame.shape[0]) != size:
                 frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
             writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+            count += 1
 
         try:
             yield show
@@ -192,6 +203,22 @@ def film(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
                 writer.release()
         if writer is None:
             raise InputError(f"{shown(path)}: there is no frame to show; the film was not written")
+        whole = _frames_in(temporary)
+        if whole != count:
+            cure = "the disk is full? free some space or choose another folder"
+            raise InputError(
+                f"{shown(path)}: only {whole} of {count} frames were written, so the film is left out: {cure}"
+            )
+
+
+def _frames_in(path: Path) -> int:
+    """How many frames of a film can be read."""
+    with muted():
+        reader, count = cv2.VideoCapture(str(path)), 0
+        while reader.grab():
+            count += 1
+        reader.release()
+    return count
 
 
 def film_frame(result: Prediction, rgb: np.ndarray | None, span: Range) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import threading
 import webbrowser
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,9 +17,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from crispdepth import picture
-from crispdepth.desk import DOWNLOADS, EXAMPLES, Desk, Run, download, measure, one_line, set_camera, told_apart
+from crispdepth.desk import EXAMPLES, Desk, defaults
+from crispdepth.findings import DOWNLOADS, Run, download, measure, one_line
 from crispdepth.formats.png_tiff import png_bytes
-from crispdepth.models.catalog import CATALOG, DEFAULT, DEFAULT_WITHOUT_RGB
+from crispdepth.models.catalog import CATALOG
+from crispdepth.roles import told_apart
 from crispdepth.types import InputError
 from crispdepth.units import UNITS
 
@@ -45,7 +48,7 @@ class Server(ThreadingHTTPServer):
             cure = "choose another --port (0: a free one) or --host"
             raise InputError(f"cannot listen at {host}:{port} ({error}): {cure}") from error
         self.host = host
-        self.given = given
+        self.given = {role: {"token": self.desk.lend(path), "name": path.name} for role, path in given.items()}
 
     @property
     def url(self) -> str:
@@ -73,18 +76,18 @@ def serving(
 def view(
     files: Iterable[Path], host: str, port: int, own: Iterable[str], browser: bool, say: Callable[[str], Any]
 ) -> None:
-    """Serve the page until Ctrl-C, with ``own`` models beside the catalog's.
+    """Serve the page until Ctrl-C (or SIGTERM), with ``own`` models beside the catalog's.
 
     Raises InputError for files and models that cannot be read and an address that is taken.
     """
-    with serving(files, host, port, own) as server:
+    with serving(files, host, port, own) as server, suppress(KeyboardInterrupt):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the files handed in are removed then, too
         say(f"the viewer is at {server.url} (Ctrl-C ends it)")
         if host not in LOOPBACK:
             say("everyone who reaches this machine can use it: there is no password")
         if browser:
             webbrowser.open(server.url)
-        with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        threading.Event().wait()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -119,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
                     return
             self._send(404, b"not found", "text/plain")
         except InputError as error:
-            self._json({"error": one_line(error, self.run)}, 400)
+            self._json({"error": one_line(error, self.server.desk.folder, self.run)}, 400)
         except (ConnectionError, TimeoutError):
             self.close_connection = True
 
@@ -187,23 +190,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def about(self, query: dict[str, str]) -> None:
         """Models, units, examples, downloads, and the files of the command line."""
-        desk, given = self.server.desk, self.server.given
+        desk = self.server.desk
         self._json(
             {
-                "models": [
-                    {"name": name, "task": CATALOG[name].task if name in CATALOG else "of your own", "inputs": inputs}
-                    for name, inputs in desk.models.items()
-                ],
+                "models": [_about_model(name, inputs) for name, inputs in desk.models.items()],
                 "own": desk.own,
-                "default": DEFAULT,
-                "default_without_rgb": DEFAULT_WITHOUT_RGB,
+                "defaults": defaults(),
                 "units": [{"name": unit.name, "text": unit.text} for unit in UNITS.values()],
                 "out_units": [
                     u.name for u in UNITS.values() if u.integer and u.metres is not None and ":" not in u.name
                 ],
                 "examples": list(EXAMPLES),
                 "downloads": [{"name": n, "field": field, "what": what} for n, (field, what) in DOWNLOADS.items()],
-                "given": {role: {"token": desk.lend(path), "name": path.name} for role, path in given.items()},
+                "given": self.server.given,
             }
         )
 
@@ -224,6 +223,11 @@ class Handler(BaseHTTPRequestHandler):
         names = self.server.desk.example(str(self._asked().get("name")))
         self._json({role: {"token": token, "name": f"{role} of the example"} for role, token in names.items()})
 
+    def tell_apart(self, query: dict[str, str]) -> None:
+        """Which of the files dropped together is what."""
+        asked = self._asked()
+        self._json(self.server.desk.roles(asked.get("tokens") or [], bool(asked.get("low"))))
+
     def start(self, query: dict[str, str]) -> None:
         """A run."""
         self._json({"run": self.server.desk.submit(self._asked())})
@@ -239,14 +243,13 @@ class Handler(BaseHTTPRequestHandler):
     def cancel(self, query: dict[str, str], token: str) -> None:
         """Ask a run to end."""
         self._asked()  # what is not read would be taken for the next request
-        self._run(token).stop.set()
+        self.server.desk.cancel(self._run(token))
         self._json({})
 
     def camera(self, query: dict[str, str], token: str) -> None:
         """Another camera for a run that is done."""
         run = self._run(token)
-        set_camera(run, self._asked())
-        self._json(run.facts)
+        self._json(self.server.desk.set_camera(run, self._asked()))
 
     def image(self, query: dict[str, str], token: str, name: str) -> None:
         """A picture of the result, or its surface (GLB)."""
@@ -271,6 +274,12 @@ class Handler(BaseHTTPRequestHandler):
         self._send(200, path.read_bytes(), kind, Content_Disposition=f'attachment; filename="{path.name}"')
 
 
+def _about_model(name: str, inputs: tuple[str, ...]) -> dict[str, Any]:
+    row = CATALOG.get(name)
+    task = "of your own" if row is None else row.task + (", fetched at first use" if row.hub else "")
+    return {"name": name, "task": task, "inputs": inputs}
+
+
 TOKEN = r"/api/runs/([\w-]+)"
 ROUTES: tuple[tuple[str, str, Callable[..., None]], ...] = (
     ("GET", r"/", Handler.page),
@@ -279,6 +288,7 @@ ROUTES: tuple[tuple[str, str, Callable[..., None]], ...] = (
     ("GET", r"/api/about", Handler.about),
     ("PUT", r"/api/files", Handler.take_file),
     ("POST", r"/api/examples", Handler.take_example),
+    ("POST", r"/api/roles", Handler.tell_apart),
     ("POST", r"/api/runs", Handler.start),
     ("GET", TOKEN, Handler.state),
     ("POST", TOKEN + r"/cancel", Handler.cancel),

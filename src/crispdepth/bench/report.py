@@ -16,7 +16,7 @@ from rich.progress import Progress, TaskID
 from crispdepth.atomic import atomic
 from crispdepth.bench.evaluation import Evaluation, evaluate
 from crispdepth.bench.protocol import PROTOCOLS
-from crispdepth.models.catalog import load, sharpeners
+from crispdepth.models.catalog import CATALOG, load, sharpeners
 from crispdepth.types import InputError
 
 # What docs/numbers.md shows: data set, its folder under --root, protocols, scales.
@@ -30,8 +30,11 @@ PAGE: Page = (
     ("middlebury_noisy_x4", "middlebury_large", ("park",), (4,)),
     ("middlebury_noisy_x8", "middlebury_large", ("park",), (8,)),
     ("middlebury_noisy_x16", "middlebury_large", ("park",), (16,)),
+    ("rooms", None, ("rgb",), (1,)),
+    ("nyu", "nyu", ("eigen",), (1,)),
 )
 SHORT_SCALES = (4, 8, 16)  # in the README
+ALONE = tuple(name for name, row in PROTOCOLS.items() if row.kernel == "none")  # a picture alone
 TEXTS = {
     "rmse": "RMSE",
     "mse": "MSE",
@@ -152,7 +155,7 @@ def write_numbers(
             continue
         for protocol in protocols:
             results += [_measure_all(set_name, root / folder if folder else None, protocol, s) for s in scales]
-    sections = [f"## {r[0].set} x{r[0].scale:g}, {r[0].protocol}\n\n{table(r)}" for r in results]
+    sections = [f"## {_set_at(r[0])}, {r[0].protocol}\n\n{table(r)}" for r in results]
     if missing:
         sections.append(f"Not measured, since not found under --root: {', '.join(missing)}.")
     with atomic(out) as temporary:
@@ -170,11 +173,23 @@ _MARKED = re.compile(r"(<!-- numbers -->).*?(<!-- end of numbers -->)", re.DOTAL
 
 def _measure_all(set_name: str, root: Path | None, protocol: str, scale: float) -> list[Evaluation]:
     results = []
-    for name in sharpeners():
+    for name in fitting(protocol):
         with progress_bar(f"{set_name} x{scale} {protocol} {name}") as progress:
             model = load(name)
             results.append(evaluate(model, set_name, root, scale, protocol, name=name, progress=progress))
     return results
+
+
+def _set_at(result: Evaluation) -> str:
+    """The set, and the scale where there is one."""
+    return result.set if result.protocol in ALONE else f"{result.set} x{result.scale:g}"
+
+
+def fitting(protocol: str) -> list[str]:
+    """The models of the catalog that ``protocol`` can measure with nothing to fetch."""
+    if protocol not in ALONE:
+        return sharpeners()
+    return [name for name, row in CATALOG.items() if "low" not in row.inputs and not row.hub]
 
 
 def summary(results: Sequence[Sequence[Evaluation]], protocol: str = "fdsr") -> str:
@@ -194,9 +209,9 @@ def summary(results: Sequence[Sequence[Evaluation]], protocol: str = "fdsr") -> 
 def short_figures(results: Sequence[Sequence[Evaluation]], protocol: str = "fdsr") -> dict[str, dict[str, str]]:
     """For ``crispdepth info``: of each model, "scenes x8" and so on to its error with unit and images."""
     figures: dict[str, dict[str, str]] = {}
-    for result in (e for row in results for e in row if e.protocol == protocol):
+    for result in (e for row in results for e in row if e.protocol in (protocol, *ALONE)):
         value = f"RMSE {result.metrics['rmse']:.2f} {result.unit}, mean of {len(result.images)} images"
-        figures.setdefault(result.model, {})[f"{result.set} x{result.scale:g}"] = value
+        figures.setdefault(result.model, {})[_set_at(result)] = value
     return figures
 
 

@@ -16,7 +16,9 @@ from crispdepth.types import Depth, InputError, Mask, Rgb, Sample
 Readers = dict[str, Callable[[], Sample]]  # name -> reads that sample; nothing is read before it is called
 
 LAYOUT = "rgb/NAME.jpg (or png …) beside depth/NAME.png (or exr, npy …); optional: low/NAME.png"
-SUFFIXES = ("color", "colour", "rgb", "image", "depth", "low", "mm", "confidence")  # words that may end a file's stem
+COLOUR_WORDS, DEPTH_WORDS = ("color", "colour", "rgb", "image"), ("depth", "low", "mm", "confidence")
+SUFFIXES = (*COLOUR_WORDS, *DEPTH_WORDS)  # words that may end a file's stem
+PICTURES = (".jpg", ".jpeg", ".bmp", ".webp")  # these hold no depth
 FILES = (".png", ".jpg", ".jpeg", ".heic", ".heif", ".tif", ".tiff", ".exr", ".pfm", ".npy", ".npz", ".bmp", ".webp")
 
 
@@ -32,9 +34,27 @@ def depth_tensor(path: Path, unit: str | None) -> tuple[Depth, Mask]:
 
 
 def stem(path: Path) -> str:
-    """The name that pairs files: without extension and without one last word such as ``_depth``, ``_rgb``."""
-    head, _, last = path.stem.rpartition("_")
-    return head if head and last.lower() in SUFFIXES else path.stem
+    """The name that pairs files: without extension and without one last word such as ``_depth``, ``.color``."""
+    head, last = _parted(path)
+    return head if head and last in SUFFIXES else path.stem
+
+
+def _parted(path: Path) -> tuple[str, str]:
+    """The stem before its last _ or dot, and the word after it."""
+    head, _, last = path.stem.replace(".", "_").rpartition("_")
+    return path.stem[: len(head)], last.lower()
+
+
+def only(kind: str, paths: list[Path]) -> list[Path]:
+    """Of a folder that holds pictures beside depth, the files that are ``low``, ``rgb`` or ``confidence`` by their
+    last word or their format; all where none is."""
+    others = {
+        "low": (*COLOUR_WORDS, "confidence"),
+        "rgb": DEPTH_WORDS,
+        "confidence": (*COLOUR_WORDS, "depth", "low", "mm"),
+    }[kind]
+    kept = [p for p in paths if _parted(p)[1] not in others and (kind == "rgb" or p.suffix.lower() not in PICTURES)]
+    return kept or paths
 
 
 def by_stem(paths: Iterable[Path]) -> dict[str, Path]:

@@ -72,7 +72,7 @@ def _rows(table: Path) -> list[tuple[str, ...]]:
 
 def _read(rgb_path: Path, distance_path: Path, name: str) -> Sample:
     """One view: planar depth in metres, NaN a hole, and its intrinsics."""
-    distance = _array(distance_path, axes=2)
+    distance = distances(distance_path)
     seen = np.isfinite(distance) & (distance > 0)
     if not seen.any():
         raise InputError(f"{distance_path} has no reading at all: take its line out of {SPLIT}")
@@ -86,6 +86,11 @@ def _read(rgb_path: Path, distance_path: Path, name: str) -> Sample:
     check_pair(rgb, depth, rgb_path, distance_path)
     depth_valid = torch.from_numpy(seen)[None, None]
     return Sample(rgb=rgb, depth=depth, depth_valid=depth_valid, intrinsics=camera.matrix(), name=name)
+
+
+def distances(path: Path) -> np.ndarray:
+    """(h, w) float32, the distances along the ray of one view, NaN where there is none. Raises InputError."""
+    return _array(path, axes=2)
 
 
 def _array(path: Path, axes: int) -> np.ndarray:

@@ -115,6 +115,20 @@ PIECES: dict[str, tuple[float, list[Part]]] = {  # where other things stand on i
         [(-0.84 + i / 3, 0.1 + 0.1 * math.sin(5 * i), 0, 1 / 6.5, 0.9 - 0.1 * math.sin(5 * i), 1) for i in range(6)],
     ),
 }
+USUAL_SIZES: dict[str, tuple[float, float, float]] = {  # half width, half height, half depth in metres
+    "table": (0.65, 0.37, 0.4),
+    "chair": (0.23, 0.45, 0.25),
+    "shelf": (0.45, 0.9, 0.17),
+    "carton": (0.22, 0.16, 0.17),
+    "books": (0.13, 0.14, 0.1),
+    "sofa": (0.9, 0.42, 0.43),
+    "stairs": (0.5, 0.52, 0.8),
+    "monitor": (0.28, 0.22, 0.18),
+    "rack": (0.4, 0.6, 0.3),
+    "frame": (0.45, 1.0, 0.04),
+    "row": (0.35, 0.14, 0.1),
+}
+THING = 0.4  # metres: what half the picture is to the sizes of loose things where all have their usual size
 PIECE_CLASSES = tuple(CLASSES.index("books" if name == "row" else name) for name in PIECES)
 
 
@@ -130,6 +144,15 @@ class Stage:
     near: torch.Tensor  # (b,) metres: nothing is nearer
     closest: torch.Tensor  # (b,) share of the way to the wall at which the nearest things stand
     aside: torch.Tensor  # (b, 2) how far off the optical axis the picture's middle lies, as tangents
+    true_size: bool = False  # everything has its usual size, whatever it looks like from here
+
+    def half_picture(self, depth: torch.Tensor) -> torch.Tensor:
+        """Metres that fill half the picture's shorter side at a depth (b, k)."""
+        return depth * self.spread.amin(1, keepdim=True)
+
+    def unit(self, depth: torch.Tensor) -> torch.Tensor:
+        """What the sizes of things at a depth (b, k) are shares of, in metres."""
+        return torch.full_like(depth, THING) if self.true_size else self.half_picture(depth)
 
 
 @dataclass(frozen=True)
@@ -197,6 +220,23 @@ def new_stage(dice: Dice, b: int, height: int, width: int) -> Stage:
     return Stage(low, high, rotation(yaw, pitch, roll), f_px, spread, near, closest, torch.zeros_like(spread))
 
 
+def eye_level(dice: Dice, b: int, height: int, width: int) -> Stage:
+    """Rooms as high as rooms are, seen by somebody who stands or sits in them: the floor tells how far things are."""
+    f_px = 0.5 * max(height, width) / torch.tan(dice.between(25, 35, b).deg2rad())
+    spread = torch.stack([0.5 * width / f_px, 0.5 * height / f_px], 1)
+    far, floor = dice.spread(2.2, 7, b), dice.between(1.1, 1.7, b)
+    ceiling = dice.between(2.4, 2.9, b) - floor
+    wide = dice.spread(1, 4, b, 2)
+    low = torch.stack([-wide[:, 0], -ceiling, -far * dice.between(0.3, 1, b)], 1)
+    high = torch.stack([wide[:, 1], floor, far], 1)
+    corner = dice.chance(0.25, b)
+    yaw = torch.where(corner, dice.between(0.5, 1.1, b) * dice.among([-1.0, 1.0], b), dice.between(-0.6, 0.6, b))
+    turn = rotation(yaw, dice.between(-0.05, 0.45, b), dice.normal(b) * 0.03)
+    closest = dice.between(0.2, 0.6, b)
+    near = (far * closest * 0.5).clamp(min=0.5)
+    return Stage(low, high, turn, f_px, spread, near, closest, torch.zeros_like(spread), true_size=True)
+
+
 def closer(dice: Dice, stage: Stage, zoom: float) -> Stage:
     """The camera with 1 to ``zoom`` times the focal length, mostly looking near the middle of what it saw before."""
     by = dice.spread(1, zoom, len(stage.f_px))
@@ -226,13 +266,17 @@ def furniture(dice: Dice, stage: Stage) -> tuple[Bodies, torch.Tensor, Bodies]:
     b, k = len(stage.f_px), FURNITURE
     parts = torch.tensor([p for _, p in PIECES.values()], device=dice.device)
     boards = torch.tensor([t for t, _ in PIECES.values()], device=dice.device)
+    usual = torch.tensor([USUAL_SIZES[name] for name in PIECES], device=dice.device)
     kind = dice.below(len(PIECES), b, k)
     place, depth = spots(dice, stage, k)
-    size = depth * stage.spread.amin(1, keepdim=True) * dice.spread(0.2, 0.8, b, k)
-    half = size[..., None] * dice.spread(0.6, 1.6, b, k, 3)
+    if stage.true_size:
+        half = usual[kind] * dice.spread(0.85, 1.2, b, k, 3)
+    else:
+        size = stage.half_picture(depth) * dice.spread(0.2, 0.8, b, k)
+        half = size[..., None] * dice.spread(0.6, 1.6, b, k, 3)
     half[..., 1] = torch.minimum(half[..., 1], (stage.high - stage.low)[:, None, 1] * 0.45)
     floor = stage.high[:, 1, None] - half[..., 1]
-    y = torch.where(dice.chance(0.85, b, k), floor, torch.minimum(floor, place[..., 1]))
+    y = torch.where(dice.chance(1.0 if stage.true_size else 0.85, b, k), floor, torch.minimum(floor, place[..., 1]))
     centre = torch.stack([place[..., 0], y, place[..., 2]], -1)
     facing = dice.among([0.0, 0.0, 1.57, 3.14], b, k) + dice.normal(b, k) * 0.4
     turn = rotation(facing, 0 * facing, 0 * facing)
@@ -261,14 +305,14 @@ def loose(dice: Dice, stage: Stage, boards: Bodies, shape: torch.Tensor, habit: 
     place = torch.where(on_board[..., None], top + (turn @ aside[..., None])[..., 0], place)
     turn = any_turn(dice, b, k, habit.upright)
     share = dice.spread(*habit.sizes, b, k)
-    floating = dice.chance(0.2, b, k) & ~on_board
+    floating = dice.chance(0.04 if stage.true_size else 0.2, b, k) & ~on_board
     base = torch.where(on_board, place[..., 1], stage.high[:, 1, None])
     centre, half = place, shape
     for _ in range(2):  # its size follows from its depth, which changes when it is put down
-        size = (centre @ stage.turn[:, :, 2:])[..., 0].clamp(min=0.05) * stage.spread.amin(1, keepdim=True)
-        half = size[..., None] * shape * share[..., None]
+        far = (centre @ stage.turn[:, :, 2:])[..., 0].clamp(min=0.05)
+        half = stage.unit(far)[..., None] * shape * share[..., None]
         if habit.sizes == SMALL_SIZES:
-            half = half * (SMALL * size / half.norm(dim=-1)).clamp(max=1)[..., None]
+            half = half * (SMALL * stage.half_picture(far) / half.norm(dim=-1)).clamp(max=1)[..., None]
         tall = (turn[..., 1, :].abs() * half).sum(-1)  # half the height as it stands
         y = torch.where(floating, torch.minimum(place[..., 1], base - tall), base - tall)
         centre = torch.stack([place[..., 0], y, place[..., 2]], -1)
@@ -297,7 +341,7 @@ def prints(dice: Dice, stage: Stage) -> Bodies:
     way = place / depth[..., None]
     hits = torch.maximum(stage.low[:, None] / way, stage.high[:, None] / way)
     wall, axis = hits.min(-1)
-    size = wall * stage.spread.amin(1, keepdim=True) * dice.spread(0.1, 0.6, b, k)
+    size = stage.unit(wall) * dice.spread(0.1, 0.6, b, k)
     half = size[..., None] * dice.spread(0.6, 1.5, b, k, 3)
     half[..., 2] = 1
     quarter = torch.where(axis == 0, math.pi / 2, 0.0)

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import torch
 
+from crispdepth.atomic import shown
 from crispdepth.data.folder import Readers, read_pair
 from crispdepth.io import read_label
 from crispdepth.types import InputError, Sample
@@ -61,15 +62,18 @@ def mat_samples(mat: Path, first: int = 0, last: int | None = None) -> Readers:
     try:
         with h5py.File(mat) as file:
             count = file["depths"].shape[0]
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, ValueError, AttributeError, IndexError) as error:
         raise InputError(f"{mat} is not NYUv2's labelled .mat (HDF5 with images and depths): {error}") from None
     return {str(i): partial(_read_mat, mat, i) for i in range(count)[first:last]}
 
 
 def _read_mat(mat: Path, index: int) -> Sample:
-    with h5py.File(mat) as file:
-        rgb = np.asarray(file["images"][index]).transpose(0, 2, 1)  # (3, w, h) on disk
-        depth = np.asarray(file["depths"][index], dtype=np.float32).T  # (w, h) on disk
+    try:
+        with h5py.File(mat) as file:
+            rgb = np.asarray(file["images"][index], dtype=np.uint8).transpose(0, 2, 1)  # (3, w, h) on disk
+            depth = np.asarray(file["depths"][index], dtype=np.float32).T  # (w, h) on disk
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{mat} is damaged at pair {index}: {shown(error)}: download it again") from error
     depth_tensor = torch.from_numpy(np.ascontiguousarray(depth))[None, None]
     return Sample(
         rgb=torch.from_numpy(np.ascontiguousarray(rgb))[None].float() / 255,

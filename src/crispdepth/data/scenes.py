@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from crispdepth.data.layout import CLASSES, FURNITURE, PARTS, Stage, closer, new_rays, new_stage, new_things
+from crispdepth.data.layout import CLASSES, FURNITURE, PARTS, Stage, closer, eye_level, new_rays, new_stage, new_things
 from crispdepth.data.raycast import ROOM, Things, trace
 from crispdepth.data.shading import Light, Looks, photograph, shade
 from crispdepth.data.textures import MIPS, PATTERNS, Dice, pattern_bank, silhouette_bank
@@ -16,7 +16,13 @@ __all__ = ["CLASSES", "scenes"]
 
 
 def scenes(
-    batch: int, height: int, width: int, seed: int, device: torch.device | str = "cpu", zoom: float = 1.0
+    batch: int,
+    height: int,
+    width: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    zoom: float = 1.0,
+    true_size: bool = False,
 ) -> Sample:
     """``batch`` made-up scenes: the same for the same arguments, every time.
 
@@ -25,10 +31,13 @@ def scenes(
 
     ``zoom``: each shows a part of its scene, as a square cut from a picture 1 to so many times as large does. A small
     square of a whole scene has many more depth edges than the same number of pixels of a real photo.
+
+    ``true_size``: rooms from eye level, where all things have their usual size, so that one picture tells how far they
+    are. Otherwise sizes are shares of the picture: a scene and the same scene twice as large look alike.
     """
     dice = Dice(seed, device)
     with torch.inference_mode(), torch.autocast(dice.device.type, enabled=False):
-        stage = new_stage(dice, batch, height, width)
+        stage = (eye_level if true_size else new_stage)(dice, batch, height, width)
         silhouettes = silhouette_bank(dice, 2 + batch // 6, 96 if max(height, width) <= 256 else 160)
         things, half, classes = new_things(dice, stage, silhouettes)
         patterns = pattern_bank(dice, 2 + batch // 6, 128 if max(height, width) <= 256 else 256)

@@ -48,13 +48,13 @@ class DataSet:
 
 
 @lru_cache(maxsize=32)  # a benchmark asks for the same scenes again and again
-def _scene(seed: int) -> Sample:
-    return scenes.scenes(1, 480, 640, seed)
+def _scene(seed: int, true_size: bool) -> Sample:
+    return scenes.scenes(1, 480, 640, seed, true_size=true_size)
 
 
-def scene_samples(first_seed: int = HELD_BACK_SEED, count: int = 24) -> Readers:
-    """Made-up scenes of 480x640 from ``count`` seeds."""
-    return {str(seed): partial(_scene, seed) for seed in range(first_seed, first_seed + count)}
+def scene_samples(first_seed: int = HELD_BACK_SEED, count: int = 24, true_size: bool = False) -> Readers:
+    """Made-up scenes of 480x640 from ``count`` seeds; ``true_size`` as for `scenes`."""
+    return {str(seed): partial(_scene, seed, true_size) for seed in range(first_seed, first_seed + count)}
 
 
 def find(name: str, root: Path | None, unit: str | None = None, part: str = "test") -> Readers:
@@ -98,6 +98,14 @@ SETS: dict[str, DataSet] = {
         samples=scene_samples,
         layout="nothing: they are made on the spot",
         source="Made by crispdepth; free for any use.",
+        made_here=True,
+        class_names=scenes.CLASSES,
+    ),
+    "rooms": DataSet(
+        unit="m",
+        samples=partial(scene_samples, count=64, true_size=True),
+        layout="nothing: they are made on the spot",
+        source="Made-up rooms from eye level, where all things have their usual size: for depth from a picture alone.",
         made_here=True,
         class_names=scenes.CLASSES,
     ),

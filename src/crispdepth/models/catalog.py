@@ -18,6 +18,7 @@ from crispdepth.types import InputError, Model
 
 DEFAULT = "crisp"
 DEFAULT_WITHOUT_RGB = "ctkt"
+DEFAULT_WITHOUT_LOW = "symbiotic-small"
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"  # inside the package, a card (.md) beside each file
 
 
@@ -51,13 +52,10 @@ def load(name: str) -> Model:
 
 
 def default(low: bool, rgb: bool) -> str:
-    """The model for what is given: a low map, a picture, or both. Raises InputError for a picture alone."""
-    if low:
-        return DEFAULT if rgb else DEFAULT_WITHOUT_RGB
-    raise InputError(
-        "a picture alone needs --model: depth-anything-v2-small.indoor (fetched at first use), or a file of weights "
-        "of your own (crispdepth train symbiotic-small)"
-    )
+    """The model for what is given: a low map, a picture, or both."""
+    if not low:
+        return DEFAULT_WITHOUT_LOW
+    return DEFAULT if rgb else DEFAULT_WITHOUT_RGB
 
 
 def sharpeners() -> list[str]:
@@ -136,6 +134,12 @@ CATALOG: dict[str, Entry] = {
         task="low depth alone: the default without RGB",
         source="after Sun et al., Cross-task knowledge transfer (CTKT), CVPR 2021; trained on made-up scenes only",
         inputs=("low",),
+    ),
+    "symbiotic-small": Entry(
+        build=partial(Symbiotic.from_file, WEIGHTS / "symbiotic-small.safetensors"),
+        task="RGB alone: depth and classes, of made-up rooms",
+        source="Symbiotic Transformer and NearFarMix, WACV 2024, arXiv 2308.14400; trained on made-up scenes only",
+        inputs=("rgb",),
     ),
     "bicubic": Entry(
         build=classical.Bicubic,

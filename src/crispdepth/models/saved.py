@@ -103,6 +103,10 @@ def _check_config(x: Any, depth: int = 0) -> None:
 
 
 def write(network: nn.Module, path: Path, word: str, config: Any, dtype: torch.dtype = torch.float16) -> None:
-    """``network``'s weights as ``dtype``; ``word`` says in the header which model it is (catalog.SAVED)."""
-    tensors = {k: v.detach().to(dtype).contiguous().cpu() for k, v in network.state_dict().items()}
+    """``network``'s weights as ``dtype``; ``word`` says in the header which model it is (catalog.SAVED).
+
+    Batch norm's counters of steps, which nobody reads, are 0: 16 bits cannot hold them.
+    """
+    state = {k: v if v.is_floating_point() else torch.zeros_like(v) for k, v in network.state_dict().items()}
+    tensors = {k: v.detach().to(dtype).contiguous().cpu() for k, v in state.items()}
     save_file(tensors, path, metadata={"model": word, "config": json.dumps(asdict(config))})

@@ -27,7 +27,21 @@ NOT_SHAPE = ("id2label", "label2id", "architectures", "transformers_version", "d
 
 # What `SymbioticConfig.encoder` may name: a backbone's configuration in Transformers' own words.
 ENCODERS: dict[str, dict[str, Any]] = {
-    "convnext-2m": {  # two of our own, named by their parameters; layer scale as for a start from random weights
+    "resnet-3m": {  # two of our own, named by their parameters
+        "model_type": "resnet",
+        "embedding_size": 32,
+        "hidden_sizes": [32, 64, 128, 256],
+        "depths": [2, 2, 2, 2],
+        "layer_type": "basic",
+    },
+    "resnet-700k": {
+        "model_type": "resnet",
+        "embedding_size": 24,
+        "hidden_sizes": [24, 48, 96, 160],
+        "depths": [1, 1, 1, 1],
+        "layer_type": "basic",
+    },
+    "convnext-2m": {  # two more; layer scale as for a start from random weights
         "model_type": "convnext",
         "hidden_sizes": [32, 64, 128, 256],
         "depths": [1, 2, 4, 3],
@@ -79,15 +93,14 @@ class SymbioticConfig:
 
 
 SMALL_CONFIG = SymbioticConfig(
-    encoder="convnext-2m",
+    encoder="resnet-3m",
     width=48,
     exchange_strides=(8, 16, 32),
     expansion=2,
-    max_depth_m=20.0,
-    side=320,
-    focal_px=277.0,  # 60 degrees across a side of 320
+    side=128,
+    focal_px=111.0,  # 60 degrees across
 )
-TINY_CONFIG = replace(SMALL_CONFIG, encoder="convnext-500k", width=32)
+TINY_CONFIG = replace(SMALL_CONFIG, encoder="resnet-700k", width=32)
 
 
 class Encoder(nn.Module):

@@ -3,13 +3,14 @@
 
 const $ = (id) => document.getElementById(id);
 const ROLES = [
-  ["low", "Depth", "16-bit PNG, TIFF, EXR, PFM, npy, npz"],
-  ["rgb", "Colour picture", "JPEG, PNG, TIFF, WebP, BMP of the same view"],
+  ["low", "Depth", "16-bit PNG, TIFF, EXR, PFM, npy, npz, HEIC"],
+  ["rgb", "Colour picture", "JPEG, PNG, TIFF, WebP, BMP, HEIC of the same view"],
   ["truth", "True depth (if known)", "to see the error; same unit"],
   ["confidence", "Confidence (if any)", "the sensor's own: ARKit's 0 1 2, or 0..255"],
   ["intrinsics", "Intrinsics (if known)", ".json .yaml .pincam calib.txt"],
 ];
-const VIEWS = { low: "depth as it came", bicubic: "bicubic", depth: "crispdepth", rgb: "colour picture", truth: "truth", error: "error" };
+const VIEWS = { low: "depth as it came", bicubic: "bicubic", depth: "", rgb: "colour picture", classes: "classes", truth: "truth", error: "error" };
+const called = (view) => VIEWS[view] || shown.facts.model;
 const files = {}; // role: {token, name}
 let about = null, cloud = null;
 let run = null; // token of the run that is going on
@@ -67,25 +68,51 @@ function makeDrops() {
     drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
     drop.addEventListener("dragleave", () => drop.classList.remove("over"));
     drop.addEventListener("drop", (event) => {
-      event.preventDefault();
       drop.classList.remove("over");
-      if (event.dataTransfer.files.length) take(role, event.dataTransfer.files[0]);
+      if (event.dataTransfer.files.length !== 1) return; // several are told apart
+      event.preventDefault();
+      event.stopPropagation();
+      take(role, event.dataTransfer.files[0]);
     });
     $("drops").append(drop);
   }
+  // A file dropped anywhere else must not make the browser leave the page.
+  const carries = (event) => event.dataTransfer.types.includes("Files");
+  window.addEventListener("dragover", (event) => { if (carries(event)) event.preventDefault(); });
+  window.addEventListener("drop", (event) => {
+    if (!carries(event)) return;
+    event.preventDefault();
+    takeAll([...event.dataTransfer.files]);
+  });
 }
+
+const upload = (file) => ask(`api/files?name=${encodeURIComponent(file.name)}`, { method: "PUT", body: file });
 
 async function take(role, file) {
   complain(null);
   const note = $(`drop-${role}`).querySelector("small");
   note.textContent = `reading ${file.name} …`;
   try {
-    const kept = await ask(`api/files?name=${encodeURIComponent(file.name)}`, { method: "PUT", body: file });
-    setFile(role, kept);
+    setFile(role, await upload(file));
   } catch (error) {
     setFile(role, null);
     complain(error);
   }
+}
+
+// Files without a place of their own: what each is, the server tells by what it holds.
+async function takeAll(dropped) {
+  complain(null);
+  $("stage").textContent = "reading the files …";
+  try {
+    const tokens = [];
+    for (const file of dropped) tokens.push((await upload(file)).token);
+    const found = await post("api/roles", { tokens, low: Boolean(files.low) });
+    for (const [role, file] of Object.entries(found)) setFile(role, file);
+  } catch (error) {
+    complain(error);
+  }
+  $("stage").textContent = "";
 }
 
 function setFile(role, file) {
@@ -100,19 +127,29 @@ function setFile(role, file) {
   chooseModels();
 }
 
-// Only models whose inputs are all there can be chosen; what is chosen stays, if it can.
+// What is about depth that was measured is hidden where a picture is all there is.
+function chooseRows() {
+  const alone = Boolean(files.rgb && !files.low);
+  $("unit-row").hidden = alone && !files.truth;
+  $("realsense-row").hidden = $("unit-row").hidden || !$("unit").value.startsWith("realsense");
+  $("scale-row").hidden = $("more").hidden = alone;
+  $("drop-confidence").hidden = alone && !files.confidence;
+}
+
+// Only models whose inputs are all there, and that look at the depth if it is, can be chosen; what is chosen stays.
 function chooseModels() {
+  chooseRows();
   const select = $("model"), before = select.value;
   select.replaceChildren();
-  const known = about.models.filter((model) => model.inputs.every((role) => files[role]));
+  const looks = (model) => model.inputs.includes("low") === Boolean(files.low);
+  const known = about.models.filter((model) => looks(model) && model.inputs.every((role) => files[role]));
   for (const model of known) option(select, model.name, model.name);
   const names = known.map((model) => model.name);
-  const usual = files.rgb && files.low ? about.default : about.default_without_rgb;
+  const usual = about.defaults[["low", "rgb"].filter((role) => files[role]).join("+")];
   const wanted = about.own.find((name) => names.includes(name)) || usual;
   const keep = names.includes(before) && select.dataset.chosen === "yes";
   select.value = keep ? before : names.includes(wanted) ? wanted : names[0] || "";
-  const none = !files.low && !files.rgb ? "choose the files first" : "no model works with these files alone: add the depth";
-  $("task").textContent = known.length ? about.models.find((m) => m.name === select.value).task : none;
+  $("task").textContent = known.length ? about.models.find((m) => m.name === select.value).task : "choose the files first";
   if (!known.length) option(select, "", "–");
   $("scale").placeholder = files.rgb ? "the picture's size" : "such as 4";
   if (!files.rgb && !$("scale").value) $("scale").value = "4";
@@ -128,11 +165,19 @@ function unit() {
 }
 
 function wishes() {
-  const wanted = { model: $("model").value, unit: unit(), files: {} };
+  const wanted = { model: $("model").value, files: {}, ...lens(!files.low) };
   for (const role of Object.keys(files)) wanted.files[role] = files[role].token;
-  for (const name of ["scale", "min_confidence"]) wanted[name] = $(name).value;
-  for (const name of ["keep_holes", "nan_holes", "align"]) wanted[name] = $(name).checked;
-  return Object.assign(wanted, { fov_deg: $("fov").value, intrinsics: $("intrinsics").value });
+  if (!$("unit-row").hidden) wanted.unit = unit();
+  if (files.low) {
+    for (const name of ["scale", "min_confidence"]) wanted[name] = $(name).value;
+    for (const name of ["keep_holes", "nan_holes", "align"]) wanted[name] = $(name).checked;
+  }
+  return wanted;
+}
+
+// The camera; the focal length alone is for depth from a picture alone.
+function lens(alone) {
+  return { fov_deg: $("fov").value, intrinsics: $("intrinsics").value, focal: alone ? $("focal").value : "" };
 }
 
 function busy(on) {
@@ -141,15 +186,16 @@ function busy(on) {
   $("progress").value = 0;
   if (!on) $("stage").textContent = "";
   $("go").disabled = on || !$("model").value;
+  $("set-camera").disabled = on;
 }
 
-async function start(event) {
-  event.preventDefault();
+// A run from its beginning to its result; ``begin`` asks for it.
+async function pursue(begin) {
   complain(null);
   $("lines").hidden = true;
   const mine = ++asked;
   try {
-    run = (await post("api/runs", wishes())).run;
+    run = (await begin()).run;
     busy(true);
     const done = await follow(run, mine);
     if (done && mine === asked) await show(run, done);
@@ -188,7 +234,7 @@ async function show(token, facts) {
   for (const [id, first] of [["left", ["low", "rgb"]], ["right", ["depth"]]]) {
     const select = $(id), before = select.value;
     select.replaceChildren();
-    for (const view of Object.keys(VIEWS)) if (facts.views.includes(view)) option(select, view, VIEWS[view]);
+    for (const view of Object.keys(VIEWS)) if (facts.views.includes(view)) option(select, view, called(view));
     select.value = facts.views.includes(before) ? before : first.find((view) => facts.views.includes(view));
   }
   legend("depth-legend", ...facts.range);
@@ -196,6 +242,11 @@ async function show(token, facts) {
   if (facts.worst !== null) legend("error-legend", 0, facts.worst, "error ");
   if (facts.known_camera) $("fov").value = "";
   else if (!$("fov").value) $("fov").value = "60";
+  $("focal-row").hidden = !facts.alone;
+  $("download-error").hidden = true;
+  for (const item of $("downloads").children) item.hidden = !facts.downloads.includes(item.dataset.name);
+  $("out-unit-row").hidden = facts.unit !== "m";
+  nameClasses(facts.classes);
   chooseViews();
   resize();
   split(50);
@@ -219,8 +270,19 @@ function chooseViews() {
     const view = $(id).value;
     $(image).src = `api/runs/${shown.token}/images/${view}`;
     $(image).classList.toggle("coarse", view === "low" || $("zoom").value !== "fit");
-    $(tag).textContent = VIEWS[view];
+    $(tag).textContent = called(view);
   }
+  $("class-legend").hidden = ![$("left").value, $("right").value].includes("classes");
+}
+
+function nameClasses(classes) {
+  $("class-legend").replaceChildren(...classes.map(([name, colour]) => {
+    const made = document.createElement("span"), key = document.createElement("span");
+    key.className = "key";
+    key.style.background = colour;
+    made.append(key, ` ${name}`);
+    return made;
+  }));
 }
 
 // The picture as wide as its place allows, or so many screen pixels for each of its own.
@@ -342,8 +404,9 @@ async function setCamera() {
   complain(null);
   const token = shown.token;
   try {
-    const facts = await post(`api/runs/${token}/camera`, { fov_deg: $("fov").value, intrinsics: $("intrinsics").value });
+    const facts = await post(`api/runs/${token}/camera`, lens(shown.facts.alone));
     if (shown.token !== token) return;
+    if (facts.run) { await pursue(() => facts); return; } // how far all is depends on the camera: a run of its own
     await space(facts);
     await remeasure();
   } catch (error) {
@@ -378,7 +441,7 @@ function histogram({ start, end, depth, low }) {
 }
 
 async function download(name) {
-  complain(null);
+  $("download-error").hidden = true;
   const unitWord = name === "sharp.png" && shown.facts.unit === "m" ? `?out_unit=${$("out-unit").value}` : "";
   try {
     const answer = await fetch(`api/runs/${shown.token}/files/${name}${unitWord}`);
@@ -389,13 +452,15 @@ async function download(name) {
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   } catch (error) {
-    complain(error);
+    $("download-error").textContent = error.message;
+    $("download-error").hidden = false;
   }
 }
 
 function makeDownloads() {
   for (const { name, what } of about.downloads) {
     const item = document.createElement("li"), link = document.createElement("a"), text = document.createElement("span");
+    item.dataset.name = name;
     link.href = `#${name}`;
     link.textContent = name;
     link.addEventListener("click", (event) => { event.preventDefault(); download(name); });
@@ -418,10 +483,10 @@ async function begin() {
   cloud = new Cloud($("cloud"));
   for (const [role, file] of Object.entries(about.given)) setFile(role, file);
   chooseModels();
-  $("form").addEventListener("submit", start);
+  $("form").addEventListener("submit", (event) => { event.preventDefault(); pursue(() => post("api/runs", wishes())); });
   $("cancel").addEventListener("click", () => run && post(`api/runs/${run}/cancel`));
   $("model").addEventListener("change", () => { $("model").dataset.chosen = "yes"; chooseModels(); });
-  $("unit").addEventListener("change", () => { $("realsense-row").hidden = !$("unit").value.startsWith("realsense"); });
+  $("unit").addEventListener("change", chooseRows);
   $("example").addEventListener("change", takeExample);
   for (const id of ["left", "right"]) $(id).addEventListener("change", chooseViews);
   $("zoom").addEventListener("change", () => { chooseViews(); resize(); });
@@ -442,7 +507,7 @@ async function takeExample() {
     const found = await post("api/examples", { name });
     for (const [role] of ROLES) setFile(role, found[role] || null);
     $("unit").value = "mm";
-    $("realsense-row").hidden = true;
+    chooseRows();
     $("stage").textContent = "";
     $("form").requestSubmit();
   } catch (error) {

@@ -5,22 +5,23 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from crispdepth.graphs import SUFFIXES
 from crispdepth.models.catalog import load
-from crispdepth.scale.manifest import MANIFEST, counts_of, write_manifest
-from crispdepth.scale.plan import Plan, find, write_plan
+from crispdepth.scale.manifest import MANIFEST, counts_of, gone, write_manifest
+from crispdepth.scale.plan import Item, Plan, find, write_plan
 from crispdepth.scale.session import DEPTH, PLAN, WORK, Bulk, Done, Session, part_name, staging
 from crispdepth.scale.stores import Store, is_of_the_store
 from crispdepth.types import InputError
 
-JOB = "job.json"
+JOB, LOCK = "job.json", "job.lock"
 Runner = Callable[[Bulk, list[int]], Iterator[Done]]  # does the chunks of these numbers, wherever
 
 
@@ -35,8 +36,9 @@ def run_bulk(
     """Do what of ``bulk`` is not done yet. Returns how many items have which status ("done", "quarantined").
 
     In ``bulk.target`` afterwards: ``depth/``, ``manifest.parquet``, ``quarantine.jsonl`` if anything was bad, and
-    ``job.json``. Whenever it is killed, the same call goes on, and ends with the same files. ``progress`` is called
-    with the number of items that are behind us, that of all, and the chunk that was committed just now.
+    ``job.json``. Whenever it is killed, the same call goes on, and ends with the same files; once finished, it makes
+    again what is gone of ``depth/``. ``progress`` is called with the number of items that are behind us, that of all,
+    and the chunk that was committed just now.
 
     Raises InputError for a source with nothing in it, a target that holds something else or is being worked on, and
     when the store fails.
@@ -49,8 +51,14 @@ def run_bulk(
     model = str(Path(bulk.model).resolve()) if is_file else bulk.model
     bulk = replace(bulk, target=store.url, model=model)  # a worker may stand in another folder
     try:
-        with _mine(bulk, store):
-            counts = counts_of(store) if store.exists(MANIFEST) else _go_on(bulk, store, runner, progress)
+        with _alone(store), _mine(bulk, store):
+            finished = store.exists(MANIFEST) and not store.exists(PLAN)
+            again = list(gone(store, set(store.names(DEPTH)))) if finished else []
+            if finished and not again:
+                counts = counts_of(store)
+            else:
+                counts = _go_on(bulk, store, again or find(bulk.source), runner, progress)
+            store.remove(PLAN)  # before the parts: what is left of _work then means nothing
             store.remove(WORK)
             return counts
     except Exception as error:
@@ -60,12 +68,17 @@ def run_bulk(
 
 
 def _go_on(
-    bulk: Bulk, store: Store, runner: Runner, progress: Callable[[int, int, Done | None], None] | None
+    bulk: Bulk,
+    store: Store,
+    items: Iterable[Item],
+    runner: Runner,
+    progress: Callable[[int, int, Done | None], None] | None,
 ) -> Counter[str]:
+    """The plan that is there, or that of ``items``, to its end."""
     with staging(store) as name:
         folder = Path(name)
         if not store.exists(PLAN):
-            write_plan(find(bulk.source), folder / "plan", bulk.chunk)
+            write_plan(items, folder / "plan", bulk.chunk)
             store.put(folder / "plan", PLAN)
         with store.open(PLAN) as opened:
             plan = Plan(opened)
@@ -83,10 +96,10 @@ def _go_on(
 
 @contextmanager
 def _mine(bulk: Bulk, store: Store) -> Iterator[None]:
-    """The target belongs to this job alone, and to this process (not so in an object store, which has no locks)."""
+    """The target belongs to this job alone. A wrong question leaves nothing there."""
     text = json.dumps(_words(bulk), indent=1) + "\n"
     if not store.exists(JOB):
-        if any(not name.startswith(f"{WORK}/") for name in store.names()):
+        if any(name != LOCK and not name.startswith(f"{WORK}/") for name in store.names()):
             raise InputError(f"{store.url}: holds other files: name a new folder")
         with staging(store) as name:
             (Path(name) / JOB).write_text(text, encoding="utf-8")
@@ -95,25 +108,37 @@ def _mine(bulk: Bulk, store: Store) -> Iterator[None]:
     wrong = [key for key, value in json.loads(text).items() if before.get(key) != value]
     if wrong:
         raise InputError(f"{store.url}: holds a job with other {', '.join(wrong)}: name a new folder, or delete it")
-    with ExitStack() as stack:
-        if store.is_local:
-            file = stack.enter_context(open(f"{store.root}/{JOB}", "rb"))
+    try:
+        yield
+    except InputError:
+        finished = store.exists(MANIFEST)
+        if finished or not store.names(DEPTH):  # the right question may have the folder
+            for name in (WORK,) if finished else (WORK, DEPTH, JOB):
+                store.remove(name)
+        raise
+
+
+@contextmanager
+def _alone(store: Store) -> Iterator[None]:
+    """No other process works on the target (nothing of the kind in an object store, which has no locks)."""
+    if not store.is_local:
+        yield
+        return
+    path = Path(store.root) / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("wb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
-            except OSError as error:
+            except BlockingIOError as error:
                 raise InputError(f"{store.url}: another process is at work there: wait for it, or end it") from error
-        try:
-            yield
-        except InputError:
-            if not _has_begun(store):  # the question was wrong: the right one may have the folder
-                store.remove(WORK)
-                store.remove(JOB)
-            raise
-
-
-def _has_begun(store: Store) -> bool:
-    parts = (name for name in store.names(WORK) if "/part-" in name)
-    return store.exists(MANIFEST) or store.exists(DEPTH) or any(parts)
+            if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                continue  # who had it until now has deleted it: it locks nothing
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
 
 
 def _words(bulk: Bulk) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -87,6 +88,10 @@ def _found(source: str) -> Iterator[Item]:
             raise InputError(f"{shown(source)}: no such file; check the path")
         return _listed(store, file) if file.endswith(".parquet") else _in_tar(store, file)
     store = Store(source)
+    if store.fs.isfile(store.root):
+        raise InputError(
+            f"{shown(source)}: give a folder, a .parquet list or a .tar; a .tar.gz must be unpacked to .tar"
+        )
     if not store.fs.isdir(store.root):
         raise InputError(f"{shown(source)}: no such folder; check the path")
     low = _low_folder(store)
@@ -122,18 +127,40 @@ def _by_key(store: Store, folder: str) -> dict[str, str]:
 
 
 def _listed(store: Store, file: str) -> Iterator[Item]:
-    with store.open(file) as opened:
-        try:
-            table = pq.ParquetFile(opened)  # read by this thread alone, here and below: see scale.manifest
-        except pa.ArrowInvalid as error:
-            raise InputError(f"{store.url_of(file)}: is no Parquet file: {shown(error)}") from error
+    with store.open(file) as opened, _whole(store.url_of(file)):
+        table = pq.ParquetFile(opened)  # read by this thread alone, here and below: see scale.manifest
         columns = [name for name in ("name", *INPUTS, "fault", "status") if name in table.schema_arrow.names]
         if "low" not in columns:
             raise InputError(f"{store.url_of(file)}: has no column low; name it so (and rgb, confidence, name)")
+        for name in columns:
+            if not _is_text(kind := table.schema_arrow.field(name).type):
+                raise InputError(
+                    f"{store.url_of(file)}: column {name} is {kind}, not text: write its values as strings"
+                )
         for rows in table.iter_batches(batch_size=1024, columns=columns, use_threads=False):
             for row in rows.to_pylist():
                 if row.pop("status", QUARANTINED) == QUARANTINED:
                     yield _of_row(store, row)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):  # pandas' category
+        kind = kind.value_type
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    return any(test(kind) for test in tests)
+
+
+@contextmanager
+def _whole(url: str) -> Iterator[None]:
+    """What pyarrow raises for a damaged list becomes an InputError; what the disk or the store raises stays."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InputError(f"{url}: is no Parquet file, or damaged: {shown(error)[:200]}; write it again") from error
 
 
 def _of_row(store: Store, row: dict[str, Any]) -> Item:

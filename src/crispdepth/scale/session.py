@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import cv2
+import torch
 
 from crispdepth import batch
 from crispdepth.atomic import shown
@@ -17,12 +22,17 @@ from crispdepth.outputs import Output, outputs_of, write_all
 from crispdepth.scale.manifest import DONE, Row, write_part
 from crispdepth.scale.overlap import overlapped
 from crispdepth.scale.plan import INPUTS, QUARANTINED, Item, Plan
-from crispdepth.scale.stores import Store, fetch
+from crispdepth.scale.stores import Store, fetch, is_of_the_store
 from crispdepth.types import InputError
 
 WORK, DEPTH = "_work", "depth"  # what is gone when the job is finished; where results are
 PLAN = f"{WORK}/plan.parquet"
-TELLING = 8  # if of so many first items none can be done, the fault is in the question
+TELLING = 8  # if of so many first items none can be done, the fault may be in the question
+OTHERS = 16  # so many, spread over the plan, are tried to tell what is wrong: an item, or all of it
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+OF_THE_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # too long, or a file where a folder is
+DEVICE = re.compile(r"\b(cuda|cudnn|cublas|hip|mps|xpu)", re.IGNORECASE)  # what accelerators' errors name
+NO_MEMORY = re.compile(r"DefaultCPUAllocator|MPS backend out of memory")  # torch has no class for these two
 
 
 @dataclass(frozen=True)
@@ -44,25 +54,32 @@ class Bulk:
 
 @dataclass(frozen=True)
 class Done:
-    """A chunk that is committed: its number, items, how many of them are quarantined, the process that did it."""
+    """A chunk that is committed: its number, items, how many of them are quarantined, the process that did it, and what
+    engine, device and precision that chose."""
 
     number: int
     items: int
     bad: int
     process: int
+    engine: str = ""
 
 
 @dataclass(frozen=True)
 class _At:
-    """An item on its way through: what it is so far, or why it cannot be done."""
+    """An item on its way through: what it is so far, or why it cannot be done.
+
+    ``place``: its number in the plan. ``doubt``: what may be wrong with everything, not with this item.
+    """
 
     number: int
+    place: int
     item: Item
     read: batch.Read | None = None
     output: Output | None = None
     width: int = 0
     height: int = 0
     reason: str | None = None
+    doubt: Exception | None = None
 
 
 class Session:
@@ -71,34 +88,63 @@ class Session:
     def __init__(self, bulk: Bulk) -> None:
         self.bulk = bulk
         self.store = Store(bulk.target)
-        self.model, _ = opened(bulk.model, bulk.wanted)
+        self.model, self.choice = opened(bulk.model, bulk.wanted)
         self.plan = Plan(self.store.open(PLAN))
+        self.settings = self._settled()
+
+    def _settled(self) -> Settings:
+        """The settings, with the end of the confidence's scale told from the first items, alike in every process."""
+        settings = self.bulk.settings
+        urls = [item.confidence for item in self.plan.chunk(0)[:TELLING] if item.confidence and not item.fault]
+        if settings.confidence_max is not None or not urls:
+            return settings
+        with staging(self.store) as name:
+            files = []
+            for number, url in enumerate(urls):
+                (Path(name) / str(number)).mkdir()
+                try:
+                    files.append(fetch(url, Path(name) / str(number), "confidence"))
+                except Exception as error:  # said when its turn comes
+                    if not (isinstance(error, InputError) or is_of_the_store(error)):
+                        raise
+            return replace(settings, confidence_max=batch.confidence_max(files))
 
     def do(self, numbers: Iterable[int]) -> Iterator[Done]:
         """Chunks by number, each reported once its files and then its part are in the store.
 
-        A chunk whose part is there already is skipped. Raises InputError when not even the first items work, and
-        when the results cannot be written; when the store fails, what ``stores.is_of_the_store``.
+        A chunk whose part is there already is skipped. Raises InputError when neither the first items work nor
+        others, and when the results cannot be written; when the store or the device fails, what
+        ``stores.is_of_the_store``.
         """
         with staging(self.store) as name:
             folder = Path(name)
             rows: list[Row] = []
+            first: list[Row] = []
             todo = (number for number in numbers if not self.store.exists(part_name(number)))
-            items = (_At(number, item) for number in todo for item in self.plan.chunk(number))
+            items = (at for number in todo for at in self._chunk(number))
 
             def read(at: _At) -> _At:
                 return self._read(at, folder)
 
-            for at, row in overlapped(items, read, self._work, self._write):
+            def work(at: _At) -> _At:
+                return self._judged(self._work(at), folder)
+
+            for at, row in overlapped(items, read, work, self._write):
                 rows.append(row)
-                if len(rows) == min(TELLING, self.plan.items) and at.number == 0:
-                    _check_first(rows)
+                if at.place < TELLING:
+                    first.append(row)
+                    if len(first) == min(TELLING, self.plan.items):
+                        self._check(first, folder)
                 if len(rows) == self.plan.size_of(at.number):
                     write_part(rows, folder / "part")
                     self.store.put(folder / "part", part_name(at.number))
                     bad = sum(row.status == QUARANTINED for row in rows)
-                    yield Done(at.number, len(rows), bad, os.getpid())
+                    yield Done(at.number, len(rows), bad, os.getpid(), str(self.choice))
                     rows = []
+
+    def _chunk(self, number: int) -> list[_At]:
+        before = number * self.bulk.chunk
+        return [_At(number, before + i, item) for i, item in enumerate(self.plan.chunk(number))]
 
     def _read(self, at: _At, folder: Path) -> _At:
         """In a thread: fetch and decode."""
@@ -116,11 +162,16 @@ class Session:
                     at,
                     read=batch.read(
                         Job(files.get("low"), out, files.get("rgb"), confidence=files.get("confidence")),
-                        self.bulk.settings,
+                        self.settings,
                     ),
                 )
-            except (InputError, MemoryError) as error:
+            except (InputError, MemoryError, cv2.error) as error:
                 return replace(at, reason=_line(error, {path: urls[word] for word, path in files.items()}))
+            except Exception as error:
+                if not is_of_the_store(error) or getattr(error, "errno", None) in DISK_FULL:
+                    raise
+                reason = f"{shown(' '.join(urls.values()))}: cannot be fetched: {_line(error, {})}"
+                return replace(at, reason=reason, doubt=error)
 
     def _work(self, at: _At) -> _At:
         """Here: the model."""
@@ -129,10 +180,42 @@ class Session:
         try:
             work, _ = batch.worked(at.read, self.model)
             outputs, _ = outputs_of(work)
-        except (InputError, MemoryError, RuntimeError) as error:
+        except (InputError, MemoryError, cv2.error, torch.OutOfMemoryError) as error:
             return replace(at, read=None, reason=_line(error, {}))
+        except RuntimeError as error:
+            line = _line(error, {})
+            if NO_MEMORY.search(str(error)):
+                return replace(at, read=None, reason=line)
+            doubt = OSError(f"{at.item.name}: {line}: is the device well? see to it, or start it anew")
+            if DEVICE.search(str(error)):
+                raise doubt from error
+            return replace(at, read=None, reason=line, doubt=doubt)
         height, width = work.result.depth.shape
         return replace(at, read=None, output=outputs[0], width=width, height=height)
+
+    def _judged(self, at: _At, folder: Path) -> _At:
+        """The item as it is, if what failed is its own fault: another one works. Raises its doubt if none does."""
+        if at.doubt is not None and not self._another_works((at.place,), folder):
+            raise at.doubt
+        return at
+
+    def _check(self, first: list[Row], folder: Path) -> None:
+        """Raise InputError if nothing was ever done, and neither the first items nor others can be: ask otherwise."""
+        if any(row.status == DONE for row in first) or self.store.names(DEPTH):
+            return
+        if not self._another_works(range(TELLING), folder):
+            name, reason = first[0].name, first[0].reason
+            raise InputError(f"none of the items tried can be done: {name}: {reason}")
+
+    def _another_works(self, but: Container[int], folder: Path) -> bool:
+        """Whether an item can be done of those spread over the plan, the first and the last among them."""
+        last = self.plan.items - 1
+        for place in sorted({last * i // (OTHERS - 1) for i in range(OTHERS)}):
+            if place not in but:
+                at = self._chunk(place // self.bulk.chunk)[place % self.bulk.chunk]
+                if self._work(self._read(at, folder)).output is not None:
+                    return True
+        return False
 
     def _write(self, at: _At) -> tuple[_At, Row]:
         """In a thread: encode, then into the store."""
@@ -143,14 +226,20 @@ class Session:
         staged, name = at.output.path, f"{DEPTH}/{item.name}{self.bulk.suffix}"
         try:
             write_all([at.output])
-        except InputError as error:
+        except (InputError, MemoryError) as error:
             if _is_of_the_disk(error):
                 raise
             return at, replace(row, reason=_line(error, {staged: name}))
         with staged.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = staged.stat().st_size
-        self.store.put(staged, name)
+        try:
+            self.store.put(staged, name)
+        except OSError as error:
+            if error.errno not in OF_THE_NAME:
+                raise
+            staged.unlink()
+            return at, replace(row, reason=f"{shown(name)}: no file can be called so ({error.strerror}): rename it")
         return at, replace(row, status=DONE, out=name, bytes=size, sha256=digest, width=at.width, height=at.height)
 
 
@@ -182,8 +271,3 @@ def _is_of_the_disk(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
-
-
-def _check_first(rows: list[Row]) -> None:
-    if all(row.status == QUARANTINED for row in rows):
-        raise InputError(f"none of the first {len(rows)} items can be done: {rows[0].name}: {rows[0].reason}")

@@ -108,7 +108,7 @@ def fetch(url: str, folder: Path, name: str) -> Path:
 
 
 def is_of_the_store(error: BaseException) -> bool:
-    """Whether a disk or a store failed, by what it raised: then to try again later may help."""
+    """Whether a disk, a device or a store failed, by what it raised: then to try again later may help."""
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in CLIENTS
 
 

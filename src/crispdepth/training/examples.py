@@ -45,22 +45,25 @@ class Scenes:
     """Made-up scenes, made on the device that asks; ``folder`` keeps them for other steps and runs.
 
     ``labels``: only about this share of the pictures shows its classes, the others' are UNLABELLED; None: all do.
+    ``true_size``: as for `scenes`.
     """
 
     class_names = CLASSES
 
-    def __init__(self, folder: Path | None = None, labels: float | None = None) -> None:
+    def __init__(self, folder: Path | None = None, labels: float | None = None, true_size: bool = False) -> None:
         self.folder = folder
         self.labels = labels
+        self.true_size = true_size
 
     def __call__(self, count: int, side: int, seed: int, device: torch.device | str, zoom: float = 1.0) -> Sample:
-        name = f"{count}x{side}x{side}-{seed}{f'-zoom{zoom:g}' if zoom > 1 else ''}.safetensors"
+        words = f"-zoom{zoom:g}" * (zoom > 1) + "-true_size" * self.true_size
+        name = f"{count}x{side}x{side}-{seed}{words}.safetensors"
         path = None if self.folder is None else self.folder / name
         kept = load_file(path, device=str(device)) if path is not None and path.is_file() else {}
         if "intrinsics" in kept or (kept and self.labels is None):  # earlier versions kept no cameras
             made = Sample(**{**kept, "rgb": kept["rgb"].float() / 255})  # type: ignore[arg-type]
         else:
-            made = scenes(count, side, side, seed, device, zoom)
+            made = scenes(count, side, side, seed, device, zoom, self.true_size)
             if path is not None:
                 _keep(made, path)
         if self.labels is None or made.classes is None:
@@ -190,7 +193,7 @@ def _square(sample: Sample, side: int, dice: Dice) -> tuple[torch.Tensor, ...]:
     matrix = torch.zeros(1, 3, 3) if sample.intrinsics is None else sample.intrinsics.clone()
     height, width = depth.shape[-2:]
     if min(height, width) < side:
-        size = (max(side, height), max(side, width))
+        size = (max(side, round(height * side / width)), max(side, round(width * side / height)))
         matrix[:, 0] *= size[1] / width
         matrix[:, 1] *= size[0] / height
         rgb = resize_rgb(rgb, size)

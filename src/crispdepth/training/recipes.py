@@ -56,6 +56,10 @@ class Recipe:
     validate_every: int = 750
     checkpoint_every: int = 100
 
+    def __post_init__(self) -> None:
+        if self.zoom < 1:
+            raise InputError(f"zoom={self.zoom:g} is not understood: write 1 (whole scenes) or more")
+
 
 @dataclass(frozen=True)
 class CrispRecipe(Recipe):
@@ -144,6 +148,7 @@ class CtktRecipe(Recipe):
     structure_weight: float = 0.05
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.roles not in ROLES:
             raise InputError.unknown("roles", self.roles, ROLES)
 
@@ -184,6 +189,7 @@ class SemiRecipe(Recipe):
     tinted: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mix and self.mix not in MIXES:
             raise InputError.unknown("mix", self.mix, MIXES)
 
@@ -281,11 +287,13 @@ def _naima(scale: int, side: int) -> NaimaRecipe:
 
 _SMALL = SemiRecipe(  # for a CPU, on scenes
     network=dataclasses.replace(symbiotic.SMALL_CONFIG, classes=CLASSES),
-    patches=((6, 160), (6, 160), (2, 256)),
-    steps=6_000,
-    distinct=1_200,
-    learning_rate=1e-3,
+    patches=((8, 128),),
+    steps=5_000,
+    distinct=2_500,
+    learning_rate=2e-3,
+    warmup=100,
     clip=1.0,
+    ema=0.998,
     weight_decay=0.01,
 )
 _PUBLISHED = SemiRecipe(  # the published sizes, for NYUv2; meant for a GPU, where it is yet to be run

@@ -32,6 +32,7 @@ from crispdepth.training.teacher import Teacher, own_weights, taught, teacher_na
 from crispdepth.types import InputError, Rgb, Sample
 
 MEASURED = ("rmse", "absrel", "delta1")
+SHAPES = ((1.0, 1.0), (0.75, 1.0), (0.75, 1.0), (1.0, 0.75))  # of a batch: the middle of its squares, by height, width
 HELD_BACK = 20  # every so many pictures of a data set one is kept for validation
 MOST_HELD_BACK = 24
 SHAPE = (
@@ -48,7 +49,8 @@ def lesson(recipe: SemiRecipe, step: int, device: torch.device | str, source: So
     """The batch of one step: rgb, depth in metres for the network's focal length, known, classes (255: unlabelled).
 
     ``known`` is False where there is no reading and beyond the network's farthest depth; depth is filled there.
-    ``step`` seeds what the task draws.
+    ``step`` seeds what the task draws. Most batches show only the middle of their squares, in one of SHAPES: how high a
+    thing stands in a picture tells how far it is, and photos are seldom square.
     """
     count, side = recipe.patches[step % len(recipe.patches)]
     drawn = step % recipe.distinct if recipe.distinct else step
@@ -61,10 +63,18 @@ def lesson(recipe: SemiRecipe, step: int, device: torch.device | str, source: So
     classes = exact.classes
     if classes is None:
         classes = torch.full_like(known, UNLABELLED, dtype=torch.uint8)
-    turned = Dice(recipe.seed * 1_000_003 + step, depth.device).chance(0.5, count, 1, 1, 1)
+    dice = Dice(recipe.seed * 1_000_003 + step, depth.device)
+    turned = dice.chance(0.5, count, 1, 1, 1)
+    rows, columns = (_middle(side, share) for share in SHAPES[int(dice.below(len(SHAPES), 1))])
     maps = {"rgb": exact.rgb, "depth": depth, "known": known, "classes": classes}
-    batch = {name: torch.where(turned, x.flip(-1), x) for name, x in maps.items()}
+    batch = {name: torch.where(turned, x.flip(-1), x)[..., rows, columns] for name, x in maps.items()}
     return {**batch, "step": torch.tensor(step)}
+
+
+def _middle(side: int, share: float) -> slice:
+    """The middle ``share`` of a side."""
+    cut = round(side * (1 - share) / 2)
+    return slice(cut, side - cut)
 
 
 def for_one_camera(sample: Sample, config: SymbioticConfig) -> torch.Tensor:
@@ -116,7 +126,7 @@ class SemiTask(task.Task):
         if dice.chance(recipe.tinted, 1):
             rgb = tinted(rgb, dice)
         depth, logits = (x.float() for x in self.network.depth_and_logits(rgb))
-        of_depth = silog(depth, target, known).mean()
+        of_depth = silog(depth, target, known)
         some = (classes != UNLABELLED).flatten(1).any(1)
         of_classes = cross_entropy(logits, classes).sum() / some.sum().clamp(min=1)
         ramp = min(1.0, (self.global_step + 1) / max(1.0, recipe.classes_ramp * recipe.steps))
@@ -212,7 +222,7 @@ def tinted(rgb: Rgb, dice: Dice) -> Rgb:
 def held_back_scenes(config: SymbioticConfig) -> list[Sample]:
     """Made-up scenes of seeds that training never draws, as the network's camera would see them."""
     seeds = range(task.VALIDATION_SEED, task.VALIDATION_SEED + task.VALIDATION_SCENES)
-    made = (scenes(1, *task.VALIDATION_SIZE, seed) for seed in seeds)
+    made = (scenes(1, *task.VALIDATION_SIZE, seed, true_size=True) for seed in seeds)
     return [_at_scale(sample, config, labelled=config.classes == CLASSES) for sample in made]
 
 
@@ -233,7 +243,7 @@ def _prepared(
     """A source as the task learns from it, and pictures kept back for validation, at the network's scale."""
     if isinstance(source, Scenes):
         labels = recipe.labels if config.classes == CLASSES else 0.0
-        return Scenes(source.folder, labels), held_back_scenes(config)
+        return Scenes(source.folder, labels, true_size=True), held_back_scenes(config)
     if not isinstance(source, Pictures):
         return source, []
     readers, labels = source.readers, recipe.labels
