@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import shutil
 import tempfile
 import warnings
@@ -16,7 +17,7 @@ from torch import nn
 from crispdepth.atomic import atomic, check_output
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import downsample
-from crispdepth.graphs import SUFFIXES, Graph, needed
+from crispdepth.graphs import SUFFIXES, Graph, core, needed
 from crispdepth.inference import estimated
 from crispdepth.metrics import rmse
 from crispdepth.types import InputError, Model, Sample, Size
@@ -87,7 +88,7 @@ def converted(
         needed("nncf", "int8")
     to_onnx(model, onnx_path, scale or 8, sizes)
     if ov is not None:
-        graph = ov.Core().read_model(str(onnx_path))
+        graph = core().read_model(str(onnx_path))
         for key, value in _about(model, scale or 8, sizes).items():
             graph.set_rt_info(value, [key])
         ov.save_model(graph, str(path), compress_to_fp16=False)
@@ -222,7 +223,8 @@ def _served(model: Model, scale: float | None, any_scale: float) -> float:
 def _quantised(model: Model, path: Path, scale: float) -> str:
     """The .xml at ``path`` in 8 bits, in its own place. Returns a line with what it costs."""
     nncf, ov = needed("nncf", "int8"), needed("openvino", "openvino")
-    graph = ov.Core().read_model(str(path))
+    nncf.set_log_level(logging.ERROR)  # else a line for every operation that stays as it was
+    graph = core().read_model(str(path))
     names = [node.any_name for node in graph.inputs]
     nodes = graph.get_ordered_ops()
     last = [node.get_friendly_name() for node in nodes if node.get_type_name() in CONVOLUTIONS][-KEPT:]

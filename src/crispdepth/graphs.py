@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,20 @@ def _onnx(path: Path) -> Opened:
     return lambda given: session.run(None, given), shapes, len(session.get_outputs()), about
 
 
+@cache
+def core() -> Any:
+    """OpenVINO's ``Core``, one for the whole process and to its end.
+
+    Each has a stack for signals of its own, and gives it back as it goes. With several, the one in use may be gone, and
+    the next signal (a child that ends, as every data-loading worker does) kills the process.
+    """
+    return needed("openvino", "openvino").Core()
+
+
 def _openvino(path: Path) -> Opened:
     ov = needed("openvino", "openvino")
     try:
-        runner = _OpenVino(ov, ov.Core().read_model(str(path)))
+        runner = _OpenVino(ov, core().read_model(str(path)))
     except RuntimeError as error:
         raise InputError(f"{path} is no file that OpenVINO can run ({error})") from error
     model = runner.model
@@ -166,4 +177,4 @@ class _OpenVino:
         return fixed
 
     def _compiled(self, model: Any) -> Any:
-        return self.ov.Core().compile_model(model, "CPU", self.settings).create_infer_request()
+        return core().compile_model(model, "CPU", self.settings).create_infer_request()
