@@ -306,8 +306,9 @@ def test_an_engine_asked_for_gives_the_same_depth(files: Path) -> None:
     agree(estimated(made, odd())[0], estimated(load(name), odd())[0])
 
 
-def test_sixteen_bits_change_the_depth_by_little_of_its_range() -> None:
-    network, sample = load("crisp"), odd()
+@pytest.mark.parametrize("name", ["crisp", "ctkt"])
+def test_sixteen_bits_change_the_depth_by_little_of_its_range(name: str) -> None:
+    network, sample = load(name), odd()
     model = prepared(network, Choice("torch", "cpu", "bf16", "asked for"))
     assert isinstance(model, OnDevice)
     made, expected = (estimated(each, sample)[0] for each in (model, network))
@@ -369,11 +370,14 @@ def test_the_bundled_network_by_every_engine_there_is_and_what_is_missing_is_nam
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.setattr(speed, "_compiled", load)  # compiling takes a minute
+    monkeypatch.setattr(Machine, "here", classmethod(lambda cls: cls(bf16=True)))
     result = speed.measure_engines("crisp", (48, 64), rounds=1)
-    assert set(result["engines"]) == {"torch", "torch.compile", "ONNX Runtime"}
+    assert set(result["engines"]) == {"torch", "torch.compile", "torch bf16", "ONNX Runtime"}
     assert set(result["absent"]) == {"OpenVINO", "OpenVINO int8"}
     assert result["engines"]["torch"]["deviation"] == 0
     assert result["engines"]["ONNX Runtime"]["deviation"] <= AGREE
+    assert result["engines"]["ONNX Runtime"]["rmse_change"] == 0
+    assert 0 < abs(result["engines"]["torch bf16"]["rmse_change"]) < 0.005
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- engines -->\nold\n<!-- end of engines -->\nb\n")
     report.write_between(page, "engines", speed.engines_table(result))

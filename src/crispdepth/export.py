@@ -249,7 +249,7 @@ def _quantised(model: Model, path: Path, scale: float) -> str:
     ov.save_model(made, str(beside), compress_to_fp16=False)
     for suffix in (".xml", ".bin"):
         beside.with_suffix(suffix).replace(path.with_suffix(suffix))
-    before, after = (_rmse(each, scale) for each in (model, Graph(path)))
+    before, after = (held_back_rmse(each, scale) for each in (model, Graph(path)))
     line = (
         f"int8     RMSE {100 * before:.2f} -> {100 * after:.2f} cm, {after / before - 1:+.1%}, "
         f"on {len(HELD_BACK)} scenes x{scale:g} of {SCENE[1]}x{SCENE[0]}; {_count8(nodes)} convolutions in 8 bits"
@@ -270,8 +270,8 @@ def _scene(seed: int, scale: float) -> Sample:
     return Sample(rgb=scene.rgb, low=low, valid=valid, depth=scene.depth)
 
 
-def _rmse(model: Model, scale: float) -> float:
-    """Mean over held-back scenes, metres."""
+def held_back_rmse(model: Model, scale: float) -> float:
+    """Mean over scenes that nothing was calibrated on, metres."""
     total = 0.0
     for seed in HELD_BACK:
         sample = _scene(seed, scale)
