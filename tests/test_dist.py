@@ -9,15 +9,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from test_batch import write_inputs
 
 ROOT = Path(__file__).resolve().parents[1]
-INSIDE = (
-    "crispdepth/py.typed",
-    "crispdepth/bench/numbers.json",
-    "crispdepth/weights/crisp.safetensors",
-    "crispdepth/weights/crisp.md",
-)
+PHONE = ROOT.parent / "shared" / "data" / "lidar"
 NO_NETWORK = """
 import sys
 def refuse(event, words):
@@ -53,11 +49,11 @@ def test_wheel_and_source_archive_hold_weights_cards_types_and_licence(dist: Pat
         metadata = wheel.read(next(n for n in names if n.endswith(".dist-info/METADATA"))).decode()
     with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
         sources = [name.partition("/")[2] for name in archive.getnames()]
-    for name in INSIDE:
-        assert name in names
-        assert f"src/{name}" in sources
-    ours = (ROOT / "src").rglob("*.py")
-    assert {str(p.relative_to(ROOT / "src")) for p in ours} == {n for n in names if n.endswith(".py")}
+    listed = subprocess.run(["git", "ls-files", "-z", "src"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    ours = {name.removeprefix("src/") for name in filter(None, listed.split("\0")) if (ROOT / name).is_file()}
+    assert {"crispdepth/py.typed", "crispdepth/weights/crisp.md", "crispdepth/page/app.js"} <= ours
+    assert ours == {name for name in names if name.startswith("crispdepth/")}
+    assert ours <= {name.removeprefix("src/") for name in sources}
     assert all(f"{p.stem}.md" in str(names) for p in (ROOT / "src/crispdepth/weights").glob("*.safetensors"))
     assert any(n.endswith("licenses/LICENSE") for n in names)
     assert "Typing :: Typed" in metadata
@@ -78,3 +74,31 @@ def test_the_wheel_predicts_from_another_folder_without_network(dist: Path, tmp_
     assert str(target) in done.stdout
     assert "model    crisp" in done.stdout
     assert (tmp_path / "sharp.png").is_file()
+
+
+@pytest.mark.slow
+def test_the_wheel_in_an_empty_environment_sharpens_the_phones_depth_with_the_network_cut(
+    dist: Path, tmp_path: Path
+) -> None:
+    if not PHONE.is_dir():
+        pytest.skip("needs ../shared/data/lidar")
+    python = tmp_path / "empty" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "empty")], check=True)
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
+    done = subprocess.run([*pip, str(next(dist.glob("*.whl")))], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    cut = ["unshare", "-rn"]  # a network of its own, with nothing in it
+    if subprocess.run([*cut, "true"], capture_output=True, check=False).returncode:
+        cut = []
+    inputs = ["--low", str(PHONE / "phone_depth_mm.png"), "--unit", "mm", "--rgb", str(PHONE / "phone_color.jpg")]
+    outputs = ["-o", "sharp.png", "--picture", "view.png", "--points", "cloud.ply"]
+    done = subprocess.run(
+        [*cut, str(python), "-I", "-c", NO_NETWORK, "predict", *inputs, *outputs],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "empty") in done.stdout
+    with Image.open(tmp_path / "sharp.png") as made, Image.open(PHONE / "phone_color.jpg") as photo:
+        assert made.size == photo.size
+    assert (tmp_path / "view.png").is_file()
+    assert (tmp_path / "cloud.ply").is_file()
