@@ -127,12 +127,5 @@ def test_a_huge_result_is_refused_before_it_is_begun() -> None:
     check_size((1440, 1920), model, (192, 256))
     with pytest.raises(InputError, match="GiB"):
         check_size((100_000, 100_000), model, (1000, 1000))
-
-
-def test_a_size_is_only_offered_that_can_be_made() -> None:
-    model = load("crisp")
     with pytest.raises(InputError, match=r"ask for less with --size$"):
         check_size((12288, 16384), model, (192, 256))  # in tiles, but beyond every limit
-    vars(model)["bytes_per_pixel"] = 10_000  # more than any machine has
-    with pytest.raises(InputError, match="or for 8000x6000, which can be made in tiles"):
-        check_size((6001, 8001), model, (600, 800))

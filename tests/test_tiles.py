@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from crispdepth import inference
+from crispdepth import inference, tiles
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import downsample, punch_holes
 from crispdepth.models.catalog import load, sharpeners
 from crispdepth.models.foundation import PromptDepthAnything
 from crispdepth.models.naima import Naima
 from crispdepth.models.symbiotic import Symbiotic
-from crispdepth.tiles import _spans, can_tile, fitting, tiled
-from crispdepth.types import Depth, InputError, Mask, Rgb
+from crispdepth.tiles import _spans, tileable, tiled
+from crispdepth.types import Depth, InputError, Mask, Rgb, Size
 
 TILED = ("crisp", "crisp-tiny", "ctkt", "bicubic", "joint-bilateral", "guided", "fgs")
 
@@ -84,11 +85,54 @@ def test_tiles_begin_where_low_pixels_do_and_cover_all() -> None:
             assert last * low == v1 * size
 
 
-def test_sizes_without_common_places_are_told_what_fits() -> None:
-    assert not can_tile((192, 257), (6001, 8009))
-    height, width = fitting((192, 257), (6001, 8009))
-    assert can_tile((192, 257), (height, width))
+@pytest.mark.parametrize(
+    ("low", "size", "larger"),
+    [
+        ((192, 256), (3024, 4032), (3024, 4032)),
+        ((192, 256), (4284, 5712), (4288, 5760)),  # a phone's 24 megapixels
+        ((192, 257), (6001, 8009), (6016, 8224)),
+        ((600, 800), (2000, 6001), (2000, 6016)),  # short sides need no tiles
+        ((1, 1), (6000, 8000), None),
+    ],
+)
+def test_sizes_that_share_no_places_are_made_a_little_larger(low: Size, size: Size, larger: Size | None) -> None:
+    assert tileable(low, size) == larger
+
+
+def test_what_is_made_larger_comes_down_to_the_size_asked_for_without_mixed_depth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tiles, "LARGEST_STEP_PX", 160)
+    left, slope = torch.ones(1, 1, 20, 10), torch.linspace(3.0, 4.0, 11).expand(1, 1, 20, 11)
+    low = torch.cat([left, slope], -1)
+    size = (163, 171)
+    assert tileable((20, 21), size) == (180, 189)
+    work: Any = load("bicubic")
+    work = work.local(low, torch.ones_like(low, dtype=torch.bool), None)
+
+    def stepped(maps: tuple[torch.Tensor, ...], _: Rgb | None, size: Size) -> tuple[Depth, Depth]:
+        made = torch.nn.functional.interpolate(maps[0], size, mode="bilinear", align_corners=False)
+        made = torch.where(made < 2, 1.0, made.clamp(min=3))
+        return made, torch.full_like(made, 0.25)
+
+    depth, error = tiled(replace(work, run=stepped), None, size)
+    assert depth.shape[-2:] == size
+    assert not ((depth > 1) & (depth < 3)).any()  # nothing between the two sides
+    row = depth[0, 0, 80]
+    assert int((row == 1).sum()) == pytest.approx(171 * 10.25 / 21, abs=3)
+    rising = row[(row > 3.05) & (row < 3.95)]
+    steps = rising.diff()
+    assert float(steps.min()) > 0.5 * float(steps.median())  # smooth: no pixel twice, none left out
+    assert float(steps.max()) < 1.5 * float(steps.median())
+    assert error is not None
+    assert (error == 0.25).all()
+
+
+def test_a_phones_24_megapixels_are_made_in_tiles_at_a_fraction_of_their_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = load("crisp")
     vars(model)["bytes_per_pixel"] = 10_000  # more than any machine has
-    with pytest.raises(InputError, match="7967x5952"):
-        inference.check_size((6001, 8009), model, (192, 257))
+    inference.check_size((4284, 5712), model, (192, 256))
+    with pytest.raises(InputError, match=r"ask for less with --size$"):
+        inference.check_size((6000, 8000), model, (1, 1))

@@ -17,7 +17,7 @@ from crispdepth.geometry import resize_rgb
 from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
 from crispdepth.models.catalog import load
 from crispdepth.shift import moved, residual_shift
-from crispdepth.tiles import TILE_FROM, can_tile, fitting, tiled
+from crispdepth.tiles import TILE_FROM, tileable, tiled
 from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Sample, Size
 
 TILED_BYTES_PER_PIXEL = 60  # of the result, in tiles: picture, result and what is made of them (bench-memory)
@@ -196,7 +196,8 @@ def _by_tiles(sample: Sample, size: Size) -> bool:
     """Whether a result of ``size`` is so large that it is made in tiles, and can be."""
     if sample.low is None or len(sample.low) > 1:
         return False
-    return size[0] * size[1] >= TILE_FROM and can_tile((sample.low.shape[-2], sample.low.shape[-1]), size)
+    low = (sample.low.shape[-2], sample.low.shape[-1])
+    return size[0] * size[1] >= TILE_FROM and tileable(low, size) is not None
 
 
 def _low_tensors(
@@ -294,17 +295,14 @@ def check_size(size: Size, model: Model, low: Size) -> None:
     if height < 1 or width < 1:
         raise InputError(f"size {width}x{height} is empty: both sides must be at least 1")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**34
-    pixels, can = height * width, hasattr(model, "local")
+    pixels = height * width
     need: float = pixels * model.bytes_per_pixel
-    if can and pixels >= TILE_FROM and can_tile(low, (height, width)):
+    if hasattr(model, "local") and pixels >= TILE_FROM and tileable(low, (height, width)):
         need = min(need, TILE_BYTES + pixels * TILED_BYTES_PER_PIXEL)
-    h, w = fitting(low, (height, width))
-    in_tiles = can and TILE_FROM <= h * w <= MAX_PIXELS and (h, w) != (height, width)
-    less = f"ask for less with --size, or for {w}x{h}, which can be made in tiles" if in_tiles else ""
     if height * width > MAX_PIXELS or need > memory:
         raise InputError(
             f"size {width}x{height} needs about {need / 2**30:.1f} GiB and this machine has "
-            f"{memory / 2**30:.1f} (limit {MAX_PIXELS / 1e6:.0f} megapixels): {less or 'ask for less with --size'}"
+            f"{memory / 2**30:.1f} (limit {MAX_PIXELS / 1e6:.0f} megapixels): ask for less with --size"
         )
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 
-from crispdepth.types import Depth, InputError, Local, Rgb, Size
+from crispdepth.geometry import resize_rgb
+from crispdepth.types import Depth, Local, Rgb, Size
 
 TILE_FROM = 2**22  # pixels of the result: from here on, tiles
 CORE_PX = 768  # about the side of what a tile adds to the result
 HALO_PX = 192  # seen on each side beside it: what lies farther away changes a result by less than 1e-3 of the range
 GRID_PX = 16  # networks halve a picture four times, from its first row and column on
 LARGEST_STEP_PX = 2048
+MIXED = 0.005  # of the depth's range: where the mean of neighbours is so far from the nearest, an edge is between them
 
 
 def tiled(work: Local, rgb: Rgb | None, size: Size) -> tuple[Depth, Depth | None]:
@@ -20,9 +23,16 @@ def tiled(work: Local, rgb: Rgb | None, size: Size) -> tuple[Depth, Depth | None
 
     Tiles begin where low pixels and pixels of the result begin together, and on a multiple of GRID_PX, so each is
     resampled exactly as the whole would be; what needs the whole map, its range above all, is in ``work`` already.
-    Raises InputError where the two sizes have no such places.
+    Where the two sizes have no such places, the result is made a little larger (``tileable``) and taken down to
+    ``size``. Raises ValueError where ``tileable`` has no answer.
     """
     low = (work.low[0].shape[-2], work.low[0].shape[-1])
+    larger = tileable(low, size)
+    if larger is None:
+        raise ValueError(f"{size} of {low} cannot be made in tiles")
+    if larger != tuple(size):
+        depth, error = tiled(work, None if rgb is None else resize_rgb(rgb, larger), larger)
+        return _taken_down(depth, size), None if error is None else F.interpolate(error, size, mode="nearest-exact")
     rows, columns = (_spans(size[i], low[i], work.halo_low_px) for i in (0, 1))
     depth, error = torch.empty(1, 1, *size), None
     for top, bottom, row_parts in rows:
@@ -40,15 +50,27 @@ def tiled(work: Local, rgb: Rgb | None, size: Size) -> tuple[Depth, Depth | None
     return depth, error
 
 
-def can_tile(low: Size, size: Size) -> bool:
-    """Whether there are places at which tiles can begin."""
-    return all(_step(size[i], low[i])[0] <= LARGEST_STEP_PX or size[i] <= LARGEST_STEP_PX for i in (0, 1))
+def tileable(low: Size, size: Size) -> Size | None:
+    """The least size from ``size`` on that can be made in tiles of a map of ``low``; None where none is near.
+
+    On each axis at most one more pixel for each low pixel: 5712 pixels of 256 low ones become 5760.
+    """
+    sides = []
+    for pixels, low_pixels in zip(size, low, strict=True):
+        near = range(pixels, pixels + low_pixels + 1)
+        side = next((n for n in near if n <= LARGEST_STEP_PX or _step(n, low_pixels)[0] <= LARGEST_STEP_PX), None)
+        if side is None:
+            return None
+        sides.append(side)
+    return sides[0], sides[1]
 
 
-def fitting(low: Size, size: Size) -> Size:
-    """The size below ``size`` that can be made in tiles: a whole multiple of ``low``."""
-    height, width = (max(1, size[i] // low[i]) * low[i] for i in (0, 1))
-    return height, width
+def _taken_down(depth: Depth, size: Size) -> Depth:
+    """A map made slightly too large at ``size``: bilinear, which keeps slopes smooth; on edges nearest, no mixtures."""
+    mean = F.interpolate(depth, size, mode="bilinear", align_corners=False)
+    nearest = F.interpolate(depth, size, mode="nearest-exact")
+    mixed = MIXED * (nearest.amax() - nearest.amin())
+    return torch.where((mean - nearest).abs_() > mixed, nearest, mean)
 
 
 def _step(size: int, low: int) -> tuple[int, int, int]:
@@ -61,8 +83,6 @@ def _step(size: int, low: int) -> tuple[int, int, int]:
 def _spans(size: int, low: int, halo_low_px: int) -> list[tuple[int, int, tuple[tuple[int, int], tuple[int, int]]]]:
     """Along one axis: what each tile adds (from, to), and what it sees: (from, to) in pixels and in low pixels."""
     step, pixels, low_pixels = _step(size, low)
-    if step > LARGEST_STEP_PX and size > LARGEST_STEP_PX:
-        raise InputError(f"{size} pixels of {low} low ones cannot be made in tiles: choose a multiple of {low}")
     halo = max(HALO_PX, math.ceil(halo_low_px * size / low))
     core = step * max(1, round(CORE_PX / step))
     spans = []
