@@ -4,8 +4,8 @@ Measures a job of made-up 640x480 frames, low maps x8, in this process without o
 and on two Ray workers; only time between the first commit and the last counts. Then prints the cost model
 (crispdepth.scale.forecast) with what was measured and with the prices given, next to its simulation.
 
-    python examples/measure_scale.py --ray                   # on a quiet machine: some minutes
-    python examples/measure_scale.py --ray --model crisp --items 128 --prices 0.05 0.023 0.4 5
+    python examples/measure_scale.py --ray -o docs/scale.md    # on a quiet machine: some minutes
+    python examples/measure_scale.py --ray --model fgs --items 400 --prices 0.05 0.023 0.4 5
     python examples/measure_scale.py --quick
 
 The four prices are examples, not anybody's: a worker's hour, 10^9 bytes for a month, a million reads, a million writes.
@@ -23,6 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from crispdepth import io
+from crispdepth.bench.report import write_between
+from crispdepth.bench.speed import processor
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import downsample
 from crispdepth.job import Settings
@@ -34,10 +36,11 @@ from crispdepth.scale.session import Bulk, Done
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="fgs")
-    parser.add_argument("--items", type=int, default=400)
+    parser.add_argument("--model", default="crisp")
+    parser.add_argument("--items", type=int, default=160)
     parser.add_argument("--ray", action="store_true")
     parser.add_argument("--prices", type=float, nargs=4, default=(0.05, 0.023, 0.4, 5.0))
+    parser.add_argument("-o", "--out", type=Path, help="a page with <!-- measured --> marks, for the tables")
     parser.add_argument("--quick", action="store_true", help="few small frames")
     words = parser.parse_args()
     items, size, chunk = (24, (96, 128), 4) if words.quick else (words.items, (480, 640), 8)
@@ -45,20 +48,23 @@ def main() -> None:
         folder = Path(name)
         in_bytes = make_frames(folder / "frames", items, size)
         bulk = Bulk(str(folder / "frames"), "", words.model, Settings(unit="mm"), chunk=chunk)
-        print(f"{words.model}, {items} frames of {size[1]}x{size[0]}, x8, chunks of {chunk}")
         runners: dict[str, Runner] = {"one after the other": alone, "overlapped": here}
         speeds = {text: speed(bulk, folder / text.replace(" ", "-"), runner) for text, runner in runners.items()}
         if words.ray:
             speeds |= on_ray(bulk, folder)
-        base = speeds.get("Ray, 1 worker", speeds["overlapped"])
-        for text, value in speeds.items():
-            print(f"  {text:20s} {value:7.2f} frames/s")
-        two = speeds.get("Ray, 2 workers")
+        base, two = speeds.get("Ray, 1 worker", speeds["overlapped"]), speeds.get("Ray, 2 workers")
         efficiency = min(1.0, two / base / 2) if two else 1.0
-        print(f"  efficiency of two    {efficiency:7.2f}" if two else "  efficiency of two    not measured (--ray)")
         results = [path.stat().st_size for path in (folder / "overlapped" / "depth").iterdir()]
         work = Work(1 / base, in_bytes / items, float(np.mean(results)))
-        print(f"\n{table(work, efficiency, Prices(*words.prices), quick=words.quick)}")
+        head = f"{words.model}, {items} frames of {size[1]}x{size[0]}, x8, chunks of {chunk}, {processor()}"
+        lines = [f"**{head}**", "", "| how | frames/s |", "|---|---|"]
+        lines += [f"| {text} | {value:.2f} |" for text, value in speeds.items()]
+        lines += ["", f"Efficiency of two workers: {efficiency:.2f}" + ("." if two else " (not measured: --ray).")]
+        prices = Prices(*words.prices)
+        lines += ["", f"Prices, examples only: {prices}.", "", table(work, efficiency, prices, quick=words.quick)]
+        print("\n".join(lines))
+        if words.out:
+            write_between(words.out, "measured", "\n".join(lines))
 
 
 def make_frames(folder: Path, count: int, size: tuple[int, int]) -> int:
@@ -124,8 +130,9 @@ def on_ray(bulk: Bulk, folder: Path) -> dict[str, float]:
 def table(work: Work, efficiency: float, prices: Prices, quick: bool) -> str:
     """10^6 and 10^9 frames within a day and within a month, by formula and simulated."""
     lines = [
-        f"measured: {work.seconds * 1e3:.1f} ms a frame and worker, {work.bytes_in / 1e3:.0f} kB in, "
-        f"{work.bytes_out / 1e3:.0f} kB out; efficiency {efficiency:.2f}; a worker dies every 100 hours",
+        f"Measured: {work.seconds * 1e3:.1f} ms a frame and worker, {work.bytes_in / 1e3:.0f} kB in, "
+        f"{work.bytes_out / 1e3:.0f} kB out; efficiency {efficiency:.2f}; a worker dies every 100 hours.",
+        "",
         "| frames | within | workers | hours | worker-hours | read, GB | written, GB | money | simulated: hours "
         "(useful share of paid time; deaths) |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",

@@ -1,11 +1,11 @@
 """How much faster and smaller our NAIMA is than a plain transcription of its specification, and how far from it.
 
-    python examples/naima_speed.py [-o docs/naima-speed.md] [--rounds 3] [--quick]
+    python examples/naima_speed.py [-o docs/naima.md] [--rounds 3] [--quick]
 
 Times tests/reference/naima_plain.py (float32, every attention weight held) and models/naima.py with the same made-up
 weights, one after the other in each round, and prints the medians; memory is the peak of a fresh process above what it
 held before the forward. Nothing else may run meanwhile. Deviation: largest difference from the plain network's output
-as a share of its largest value.
+as a share of its largest value; and from the outputs of the authors' code, where ../shared/parity has them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 
+from crispdepth.bench.report import write_between
+from crispdepth.bench.speed import processor
 from crispdepth.models.naima import from_released
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -35,6 +38,7 @@ WAYS = {  # our network's attention
     "ours, all weights held": "exact",
     "ours, linear attention": "linear",
 }
+PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity" / "naima_expected.npz"
 Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -102,6 +106,20 @@ def memory(scale: int, side: int) -> list[str]:
     return rows
 
 
+def deviation(scales: tuple[int, ...], widths: tuple[int, ...]) -> list[str]:
+    """Rows of the table of largest differences from what the authors' code made."""
+    expected, rows = np.load(PARITY), []
+    for scale in scales:
+        forwards = {way: network(way, scale) for way in ("plain", *WAYS)}
+        for width in widths:
+            wanted = torch.from_numpy(expected[f"x{scale}_112x{width}"])
+            with torch.inference_mode():
+                made = [forward(*inputs(scale, 112, width)) for forward in forwards.values()]
+            off = [float((x - wanted).abs().max() / wanted.abs().max()) for x in made]
+            rows.append(f"| x{scale}, 112x{width} | " + " | ".join(f"{x:.1e}" for x in off) + " |")
+    return rows
+
+
 def main() -> None:
     """Measure, print, and write the file if one is named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -112,11 +130,7 @@ def main() -> None:
     side, large = (56, 0) if asked.quick else (448, 672)
     scales = (4,) if asked.quick else (4, 8)
     lines = [
-        "# Speed of NAIMA",
-        "",
-        "Made by `python examples/naima_speed.py -o docs/naima-speed.md`; plain is tests/reference/naima_plain.py.",
-        "",
-        f"**{side}x{side}, {torch.get_num_threads()} threads, float32 on the CPU, interleaved in one run**",
+        f"**{side}x{side}, {torch.get_num_threads()} threads, float32, interleaved in one run, {processor()}**",
         "",
         "| scale | network | seconds | times plain | deviation |",
         "|---|---|---|---|---|",
@@ -128,9 +142,17 @@ def main() -> None:
     if large:
         lines += ["", f"**{large}x{large}, peak memory of one forward above the weights**", ""]
         lines += ["| scale | network | MB | share of plain |", "|---|---|---|---|", *memory(4, large)]
+    if PARITY.is_file():
+        lines += [
+            "",
+            "**Largest difference from the outputs of the authors' code, as a share of their largest value**",
+            "",
+        ]
+        lines += [f"| output | {' | '.join(('plain', *WAYS))} |", "|---" * (len(WAYS) + 2) + "|"]
+        lines += deviation(*(((4,), (112,)) if asked.quick else ((4, 8, 16), (112, 224))))
     print("\n".join(lines))
     if asked.out:
-        asked.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_between(asked.out, "speed", "\n".join(lines))
 
 
 if __name__ == "__main__":

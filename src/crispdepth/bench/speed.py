@@ -151,7 +151,7 @@ def measure_engines(
         "size": f"{size[1]}x{size[0]}",
         "scale": scale,
         "threads": torch.get_num_threads(),
-        "processor": _processor(),
+        "processor": processor(),
         "engines": {
             label: {
                 "ms": round(statistics.median(ms[label][1:]), 2),
@@ -174,7 +174,8 @@ def _compiled(name: str) -> Model:
     return model
 
 
-def _processor() -> str:
+def processor() -> str:
+    """What this machine calls its processor."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(encoding="utf-8").splitlines():
