@@ -1,6 +1,7 @@
 """What helps Symbiotic: exchange modules, mixes, labels and teachers, trained alike on a short budget of scenes.
 
-    python examples/ablate_symbiotic.py runs/symbiotic --steps 1500 --seeds 3 [--tables exchange,mix,labels] [--quick]
+    python examples/ablate_symbiotic.py runs/symbiotic --steps 600 --seeds 3 [--tables exchange,mix,labels]
+        [--scenes-folder FOLDER] [-o docs/symbiotic.md] [--quick]
 
 Every row trains symbiotic-tiny on made-up scenes, once for each seed, and is measured on 64 scenes that are never
 learnt from: RMSE and AbsRel of depth (metres, for one focal length), δ1, mIoU against exact labels; mean ± standard
@@ -15,6 +16,7 @@ import csv
 import statistics
 from pathlib import Path
 
+from crispdepth.bench.report import write_between
 from crispdepth.data.nearfarmix import MIXES
 from crispdepth.models.symbiotic import EXCHANGES
 from crispdepth.training import task
@@ -40,13 +42,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/symbiotic-ablation"))
     parser.add_argument("--quick", action="store_true", help="one step of three rows, to see that it runs")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--recipe", default="symbiotic-tiny")
     parser.add_argument("--side", type=int, default=128, help="of the squares, 8 a step")
     parser.add_argument("--tables", default=",".join(TABLES))
     parser.add_argument("--rows", default="", help="names, with commas between; by default all of a table")
     parser.add_argument("--scenes-folder", type=Path)
+    parser.add_argument("-o", "--out", type=Path, help="a page with marks <!-- exchange --> …, for the tables")
     asked = parser.parse_args()
     tables = {name: TABLES[name] for name in asked.tables.split(",")}
     if asked.rows:
@@ -72,13 +75,17 @@ def main() -> None:
                 recipe = [asked.recipe, *base, *small, f"seed={seed}", *words]
                 _trained(asked.folder, table, row, recipe, asked.scenes_folder)
     for table, rows in tables.items():
-        head = f"{table}, {asked.recipe}, {asked.steps} steps, {asked.seeds} seeds, {task.VALIDATION_SCENES} scenes"
-        print(f"\n| {head} | {' | '.join(COLUMNS.values())} |\n|---|{'---|' * len(COLUMNS)}")
+        head = f"{asked.steps} steps; how many seeds; {task.VALIDATION_SCENES} scenes"
+        lines = [f"| {head} | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 1) + "|"]
         for row in rows:
             found = [_last(_place(asked.folder, table, row, seed)) for seed in range(asked.seeds)]
             done = [figures for figures in found if figures]
             if done:
-                print(f"| {row} | " + " | ".join(_cell([float(f[c]) for f in done]) for c in COLUMNS) + " |")
+                cells = [_cell([float(f[c]) for f in done]) for c in COLUMNS]
+                lines.append(f"| {row}, {len(done)} | {' | '.join(cells)} |")
+        print("\n".join(["", table, *lines]))
+        if asked.out:
+            write_between(asked.out, table, "\n".join(lines))
 
 
 def _trained(folder: Path, table: str, row: str, words: list[str], scenes_folder: Path | None) -> None:
