@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,51 @@ def failing(when: Callable[[int], bool], error: Exception) -> Callable[..., Any]
         return worked(*words)
 
     return work
+
+
+# ------------------------------------------------------------------------------- the process
+
+KILLED_BY_AN_ITEM = """
+import os, signal, sys
+from pathlib import Path
+from crispdepth.job import Settings
+from crispdepth.scale import session
+from crispdepth.scale.bulk import run_bulk
+from crispdepth.scale.session import Bulk
+read = session.batch.read
+def deadly(job, settings):
+    if Path(job.low).read_bytes() == Path(sys.argv[3]).read_bytes():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(job, settings)
+session.batch.read = deadly
+print(sorted(run_bulk(Bulk(sys.argv[1], sys.argv[2], "bicubic", Settings(unit="mm"), chunk=4)).items()))
+"""
+
+
+def test_an_item_that_kills_its_process_is_found_and_left_out(tmp_path: Path) -> None:
+    source, target = frames(tmp_path / "in", 9), tmp_path / "out"
+    deadly = source / "low" / "a" / "004.png"
+    words = [sys.executable, "-c", KILLED_BY_AN_ITEM, str(source), str(target), str(deadly)]
+    runs = [subprocess.run(words, capture_output=True, text=True, check=False) for _ in range(4)]
+    assert [run.returncode for run in runs] == [-9, -9, -9, 0], runs[-1].stderr
+    assert runs[-1].stdout == "[('done', 8), ('quarantined', 1)]\n"
+    assert bad_ones(target) == {"a/004": "the process died 2 times while it did this"}
+    assert not (target / session.WORK).exists()
+    run_bulk(quick(source, tmp_path / "undisturbed", chunk=4))
+    expected, made = (files(folder / "depth") for folder in (tmp_path / "undisturbed", target))
+    assert {name: data for name, data in expected.items() if name != "a/004.png"} == made
+
+
+def test_what_stops_a_job_with_an_error_again_and_again_is_no_death_of_an_item(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = frames(tmp_path / "in", 5)
+    for _ in range(5):
+        with monkeypatch.context() as patch:
+            patch.setattr(session.batch, "worked", failing(lambda call: call >= 2, RuntimeError("CUDA error")))
+            with pytest.raises(InputError, match="the job stopped"):
+                run_bulk(quick(source, tmp_path / "out", chunk=5))
+    assert run_bulk(quick(source, tmp_path / "out", chunk=5)) == {"done": 5}
 
 
 # ------------------------------------------------------------------------------- the device

@@ -14,7 +14,7 @@ def test_hours_storage_and_money_by_hand() -> None:
     assert hours(36_000, WORK, cluster) == pytest.approx(1.0)  # 18,000 s over 10 workers at half their speed
     assert storage_gb(1e6, WORK) == pytest.approx((200, 100))
     prices = Prices(worker_hour=2, gb_month=0.02, million_reads=0.4, million_writes=5)
-    expected = 10 * 1.0 * 2 + 3.6 * 0.02 * 3 + (0.072 + 0.00144) * 0.4 + (0.036 + 0.00072) * 5
+    expected = 10 * 1.0 * 2 + 3.6 * 0.02 * 3 + (0.072 + 0.00216) * 0.4 + (0.036 + 0.00144) * 5
     assert money(36_000, WORK, cluster, prices, months=3) == pytest.approx(expected)
 
 

@@ -51,6 +51,7 @@ FLOORS = (
         "data.middlebury",
         "data.nyu",
         "scale.plan",
+        "scale.suspects",
         "data.layout",
         "data.shading",
         "data.augmentation",

@@ -76,8 +76,8 @@ def money(items: float, work: Work, cluster: Cluster, prices: Prices, months: fl
     machines = cluster.workers * hours(items, work, cluster) * prices.worker_hour
     kept = storage_gb(items, work)[1] * prices.gb_month * months
     chunks = items / work.chunk
-    requests = (work.reads * items + 2 * chunks) / 1e6 * prices.million_reads
-    requests += (work.writes * items + chunks) / 1e6 * prices.million_writes
+    requests = (work.reads * items + 3 * chunks) / 1e6 * prices.million_reads
+    requests += (work.writes * items + 2 * chunks) / 1e6 * prices.million_writes
     return machines + kept + requests
 
 

@@ -9,6 +9,8 @@ import re
 import tempfile
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import cv2
@@ -23,6 +25,7 @@ from crispdepth.scale.manifest import DONE, Row, write_part
 from crispdepth.scale.overlap import overlapped
 from crispdepth.scale.plan import INPUTS, QUARANTINED, Item, Plan
 from crispdepth.scale.stores import Store, fetch, is_of_the_store
+from crispdepth.scale.suspects import DEADLY, Suspects
 from crispdepth.types import InputError
 
 WORK, DEPTH = "_work", "depth"  # what is gone when the job is finished; where results are
@@ -121,15 +124,7 @@ class Session:
             rows: list[Row] = []
             first: list[Row] = []
             todo = (number for number in numbers if not self.store.exists(part_name(number)))
-            items = (at for number in todo for at in self._chunk(number))
-
-            def read(at: _At) -> _At:
-                return self._read(at, folder)
-
-            def work(at: _At) -> _At:
-                return self._judged(self._work(at), folder)
-
-            for at, row in overlapped(items, read, work, self._write):
+            for at, row in self._each(todo, folder):
                 rows.append(row)
                 if at.place < TELLING:
                     first.append(row)
@@ -141,6 +136,27 @@ class Session:
                     bad = sum(row.status == QUARANTINED for row in rows)
                     yield Done(at.number, len(rows), bad, os.getpid(), str(self.choice))
                     rows = []
+
+    def _each(self, numbers: Iterable[int], folder: Path) -> Iterator[tuple[_At, Row]]:
+        """The items of these chunks, done; one by one in chunks that were begun before."""
+        suspects = Suspects(self.store, WORK, folder)
+
+        def read(at: _At) -> _At:
+            return self._read(at, folder)
+
+        def work(at: _At) -> _At:
+            return self._judged(self._work(at), folder)
+
+        for again, chunks in groupby(((suspects.begin(n), n) for n in numbers), key=itemgetter(0)):
+            items = (at for _, number in chunks for at in self._chunk(number))
+            if not again:
+                yield from overlapped(items, read, work, self._write)
+                continue
+            for at in items:
+                with suspects.alone(at.number, at.place) as deaths:
+                    fault = f"the process died {deaths} times while it did this" if deaths >= DEADLY else at.item.fault
+                    done = self._write(work(read(replace(at, item=replace(at.item, fault=fault)))))
+                yield done
 
     def _chunk(self, number: int) -> list[_At]:
         before = number * self.bulk.chunk
