@@ -5,7 +5,7 @@ DATA ?= ../shared/data
 
 .PHONY: demo test test-slow check docs dist gallery bench bench-robust clean
 
-demo: .venv/installed ## sharpen a made-up scene and write everything there is to look at into demo/
+demo: .venv/crispdepth ## sharpen a made-up scene and write everything there is to look at into demo/
 	$(BIN)/crispdepth sample -o demo
 	$(BIN)/crispdepth predict --low demo/low.png --unit mm --rgb demo/rgb.png --truth demo/truth.png \
 	  --intrinsics demo/intrinsics.json -o demo/sharp.png --picture demo/view.png --points demo/sharp.ply
@@ -42,10 +42,16 @@ bench: .venv/installed ## measure every model on the data sets under DATA and wr
 	$(BIN)/crispdepth bench --root $(DATA) -o docs/numbers.md --readme README.md \
 	  --figures src/crispdepth/bench/numbers.json
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/crispdepth: pyproject.toml constraints.txt # what users need
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "crispdepth needs Python 3.11 or newer: make PYTHON=python3.12 demo"; exit 1; }
 	$(PYTHON) -m venv .venv
+	@echo "installing into .venv: some minutes, mostly torch"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/installed: .venv/crispdepth # and what developers need
+	@echo "installing what tests and documentation need: some minutes"
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 

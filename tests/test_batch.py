@@ -48,6 +48,7 @@ def test_a_job_writes_depth_picture_and_points(tmp_path: Path) -> None:
     assert any("median 1.5 m" in line for line in lines)
     depth = read_depth(tmp_path / "o.png", "mm").depth
     assert depth.shape == (48, 64)
+    assert any("flying pixels left out" in line and "filled" not in line for line in lines)
     cloud, names = read_ply(tmp_path / "p.ply")
     assert {"x", "y", "z", "red", "green", "blue"} <= set(names)
     near = cloud[cloud["z"] < 1.01]
@@ -231,8 +232,72 @@ def test_many_files_need_a_folder_and_a_match(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no file matches"):
         pair(Job(low_dir / "*.tif", out, rgb_dir))
     (rgb_dir / "one.png").rename(rgb_dir / "other.png")
-    with pytest.raises(InputError, match="pairs"):
+    with pytest.raises(InputError, match="pairs by its name: the first are called 'one' and 'other'"):
         pair(Job(low_dir, out, rgb_dir))
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "name"),
+    [
+        ("depth_0001.png", "rgb_0001.png", "0001"),
+        ("00080-opaque-depth-img.png", "00080-opaque-rgb-img.png", "00080-opaque"),
+        ("kitchen_depth_mm.png", "kitchen_image.jpg", "kitchen"),
+        ("a.Depth.png", "a.Color.png", "a"),
+        ("depth.png", "image.png", None),
+        ("lowland.png", "lowland.jpg", "lowland"),
+    ],
+)
+def test_files_of_one_folder_pair_by_their_names_without_the_words_for_what_they_are(
+    tmp_path: Path, depth: str, colour: str, name: str | None
+) -> None:
+    low, rgb = write_inputs(tmp_path / "in")
+    low.rename(tmp_path / "in" / depth)
+    Image.open(rgb).save(tmp_path / "in" / colour)
+    rgb.unlink()
+    if name is None:
+        with pytest.raises(InputError, match="the first are called 'depth' and 'image'"):
+            pair(Job(tmp_path / "in", tmp_path, tmp_path / "in"))
+        return
+    jobs, lonely = pair(Job(tmp_path / "in", tmp_path, tmp_path / "in"))
+    assert lonely == []
+    assert [(j.low and j.low.name, j.rgb and j.rgb.name, j.out.name) for j in jobs] == [(depth, colour, f"{name}.png")]
+
+
+def test_depth_is_not_its_own_picture_and_swapped_files_are_told(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path)
+    photo, painted = tmp_path / "photo.jpg", tmp_path / "painted.png"
+    Image.open(rgb).save(photo)
+    Image.new("RGB", (64, 48), "red").save(painted)
+    with pytest.raises(InputError, match="given as --low and as --rgb"):
+        run(Job(low, tmp_path / "o.png", low), load("fgs"), Settings(unit="mm"))
+    for picture in (painted, photo):
+        with pytest.raises(InputError, match=r"a_depth\.png holds depth: are --low and --rgb swapped"):
+            run(Job(picture, tmp_path / "o.png", low), load("fgs"), Settings(unit="mm"))
+    other = tmp_path / "other.png"
+    other.write_bytes(low.read_bytes())
+    lines = run(Job(low, tmp_path / "o.png", other), load("fgs"), Settings(unit="mm"))
+    assert any("other.png is 16-bit grey" in line for line in lines)
+    assert not any("grey" in line for line in run(Job(low, tmp_path / "o.png", rgb), load("fgs"), Settings(unit="mm")))
+
+
+def test_an_unlikely_unit_is_said_and_its_cure_named(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path)
+    with pytest.raises(InputError, match=r"is its unit right \(--unit mm\)"):
+        run(Job(low, tmp_path / "o.png", rgb), load("fgs"), Settings(unit="m"))
+    metres = tmp_path / "metres.npy"
+    np.save(metres, np.full((12, 16), 1.5, np.float32))
+    lines = run(Job(metres, tmp_path / "o.exr", rgb), load("fgs"), Settings(unit="mm"))
+    assert any("a median of 0.0015 m is unusual: does the file really hold mm?" in line for line in lines)
+    assert not any("unusual" in line for line in run(Job(metres, tmp_path / "o.exr", rgb), load("fgs"), Settings()))
+
+
+def test_what_cannot_be_with_a_picture_alone_or_a_model_is_said_before_any_work(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path)
+    with pytest.raises(InputError, match="--unit is about depth that was measured: add --low"):
+        batch.read(Job(None, tmp_path / "o.png", rgb), Settings(unit="mm"))
+    job = Job(low, tmp_path / "o.png", rgb, classes=tmp_path / "c.png")
+    with pytest.raises(InputError, match="tells no classes apart: leave out --classes, or give --rgb alone"):
+        run(job, load("fgs"), Settings(unit="mm"))
 
 
 def test_the_results_never_overwrite_the_inputs(tmp_path: Path) -> None:

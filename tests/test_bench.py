@@ -204,6 +204,18 @@ def test_metres_are_reported_in_centimetres(tmp_path: Path) -> None:
     assert result.metrics["rmse"] == pytest.approx(100 * bicubic_rmse(depth, 4, 0, False, True), abs=0.01)
 
 
+def test_the_sensors_own_maps_are_reported_with_their_own_scale(tmp_path: Path) -> None:
+    for part in ("rgb", "depth", "low"):
+        (tmp_path / part).mkdir()
+    depth = np.random.default_rng(0).uniform(1, 2, (16, 20)).astype(np.float32).repeat(4, 0).repeat(4, 1)
+    np.save(tmp_path / "depth" / "a.npy", depth)
+    np.save(tmp_path / "low" / "a.npy", depth[::4, ::4])
+    Image.new("RGB", (80, 64)).save(tmp_path / "rgb" / "a.png")
+    result = evaluate(load("bicubic"), "folder", tmp_path, 8, "park")
+    assert result.scale == 4
+    assert result.heading.startswith("folder x4, 1 images, protocol park")
+
+
 @pytest.mark.parametrize(
     ("arguments", "cure"),
     [

@@ -61,7 +61,7 @@ def test_predict_evaluate_names_info_and_sample_work(tmp_path: Path) -> None:
     assert read_depth(s / "sharp.png", "mm").depth.shape == (96, 128)
     named = crispdepth("names")
     assert all(name in named.stdout for name in (*CATALOG, "middlebury", "fdsr", "kitti", "realsense"))
-    for name in (*CATALOG, "nyu", "dctnet", "garg"):
+    for name in (*CATALOG, "nyu", "dctnet", "garg", "mm"):
         assert crispdepth("info", name).returncode == 0
 
 
@@ -150,6 +150,7 @@ def test_a_process_of_its_own_says_the_same(tmp_path: Path) -> None:
         (["predict", "--low"], "'--low' requires"),
         (["sharpen"], "No such command 'sharpen'.*see --help"),
         (["info"], "Missing argument"),
+        (["predict", "--low", "a.png", "b.png", "-o", "c"], "a pattern needs quotes"),
     ],
 )
 def test_a_word_that_is_not_understood_is_one_line_and_exit_code_2(words: list[str], cure: str) -> None:

@@ -113,6 +113,7 @@ def test_a_folder_pairs_by_stem_and_brings_the_sensors_map(tmp_path: Path) -> No
     assert a.low.shape == (1, 1, 3, 4)
     assert float(a.low.mean()) == pytest.approx(1.5)
     assert b.low is None
+    assert [path.name for path in folder.unpaired(tmp_path)] == ["c.png"]
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def test_three_lines_sharpen_a_map(tmp_path: Path) -> None:
     assert pred.depth.dtype == np.float32
     assert pred.valid.all()
     assert pred.unit == "m"
+    assert str(pred) == f"Prediction(64x48, median {np.median(pred.depth):.4g} m, confidence)"
     np.testing.assert_array_equal(cd.read_depth(tmp_path / "sharp.exr").depth, pred.depth)
 
 

@@ -12,7 +12,7 @@ from test_batch import write_inputs
 
 from crispdepth.batch import Job, Settings, run
 from crispdepth.geometry import Camera
-from crispdepth.mesh import Mesh, grid_mesh, write_mesh
+from crispdepth.mesh import Mesh, grid_mesh, point_cloud, write_mesh
 from crispdepth.models.catalog import load
 from crispdepth.types import InputError
 
@@ -83,6 +83,28 @@ def test_a_plane_is_one_sheet_with_its_normal_towards_the_camera() -> None:
         np.cross(corners[1] - corners[3], corners[2] - corners[3]),
     ]
     assert area == pytest.approx(sum(np.linalg.norm(half) for half in halves) / 2, rel=1e-3)
+
+
+def test_points_of_a_plane_lie_on_it_with_the_colours_of_their_pixels() -> None:
+    depth, valid = plane(), everywhere(plane())
+    valid[:, :4] = False
+    depth[0, 10] = 0
+    rgb = np.zeros((24, 32, 3))
+    rgb[:, 16:] = 1
+    xyz, colours = point_cloud(depth, CAMERA, valid, rgb)
+    assert colours is not None
+    assert len(xyz) == len(colours) == 24 * 28 - 1
+    np.testing.assert_allclose(xyz @ [0.2, -0.1, 1], 2, atol=1e-5)
+    assert (colours[xyz[:, 0] > 0] == 255).all()
+    assert (colours[xyz[:, 0] < 0] == 0).all()
+    same, none = point_cloud(np.where(valid, depth, 0), CAMERA)
+    np.testing.assert_array_equal(same, xyz)
+    assert none is None
+    eight_bit = point_cloud(depth, CAMERA, valid, (rgb * 255).astype(np.uint8))[1]
+    assert eight_bit is not None
+    np.testing.assert_array_equal(eight_bit, colours)
+    with pytest.raises(InputError, match="one size"):
+        point_cloud(depth, CAMERA, valid, rgb[1:])
 
 
 def test_depth_edges_holes_and_flying_pixels_are_cut_out() -> None:

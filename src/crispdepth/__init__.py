@@ -13,6 +13,7 @@ from crispdepth.geometry import Camera
 from crispdepth.inference import predict
 from crispdepth.intrinsics import read_intrinsics
 from crispdepth.io import read_depth, read_rgb, write_depth, write_points
+from crispdepth.mesh import point_cloud
 from crispdepth.models.catalog import load
 from crispdepth.types import InputError, Prediction, Sample
 
@@ -24,6 +25,7 @@ __all__ = [
     "evaluate",
     "load",
     "names",
+    "point_cloud",
     "predict",
     "read_depth",
     "read_intrinsics",

@@ -34,7 +34,7 @@ def _mark(name: str) -> str:
 
 
 def info(name: str) -> str:
-    """What a model, a data set or a protocol is. Raises InputError offering the nearest names."""
+    """What a model, a data set, a protocol or a unit is. Raises InputError offering the nearest names."""
     if name in CATALOG:
         return _model(name)
     if name in SETS:
@@ -50,7 +50,9 @@ def info(name: str) -> str:
         exceptions += [f"{s} clipped to {a:g}–{b:g} m" for s, (a, b) in protocol.clip_truth_m.items()]
         lines += [f"  levels    {levels}", f"  authors' normalisation: {protocol.normalisation}"]
         return "\n".join(lines + [f"  but       {', '.join(exceptions)}"] * bool(exceptions))
-    raise InputError.unknown("model, data set or protocol", name, [*CATALOG, *SETS, *PROTOCOLS])
+    if name in UNITS:
+        return f"unit {name}\n  means     {UNITS[name].text}"
+    raise InputError.unknown("model, data set, protocol or unit", name, [*CATALOG, *SETS, *PROTOCOLS, *UNITS])
 
 
 def _model(name: str) -> str:
@@ -77,5 +79,6 @@ def _model(name: str) -> str:
     measured = json.loads(FIGURES.read_text(encoding="utf-8")).get(name) if FIGURES.is_file() else None
     if not measured:
         return "\n".join([*lines, "  numbers    not measured yet: make bench"])
-    lines.append("  numbers    protocol fdsr, by `make bench`; all of them: docs/numbers.md")
+    protocols = "protocol fdsr" if "low" in row.inputs else "protocols rgb and eigen"
+    lines.append(f"  numbers    {protocols}, by `make bench`; all of them: docs/numbers.md")
     return "\n".join([*lines, *(f"    {key:16s} {value}" for key, value in measured.items())])

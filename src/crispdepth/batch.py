@@ -1,4 +1,4 @@
-"""Files in, files out: one job, or a whole folder paired by stem; nothing half-written, nothing lost."""
+"""Files in, files out: one job, or a whole folder paired by name; nothing half-written, nothing lost."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from crispdepth.types import InputError, Model, Prediction, Size
 from crispdepth.video import Steady, check_sides, film, film_frame, in_order
 
 SPAN_FRAMES, SPAN_VALUES = 50, 20_000  # frames looked at for the colours of a film, readings of each
+USUAL_M = (0.15, 300.0)  # medians beyond are mostly a wrong unit
 SHIFT_FRAMES = 15  # of a film, looked at for --align auto
 After = Callable[[Prediction, np.ndarray | None], Prediction]
 
@@ -56,6 +57,8 @@ def run(job: Job, model: Model, settings: Settings, after: After | None = None) 
 
 def finished(read: Read, model: Model, after: After | None = None) -> list[str]:
     """What is left of ``run`` when its files are read: a wrong one costs no loading of the model."""
+    if read.job.classes is not None and not hasattr(model, "depth_and_classes"):
+        raise InputError("this model tells no classes apart: leave out --classes, or give --rgb alone")
     if read.low is not None:
         io.check_holds(read.job.out, read.low, read.settings.out_unit)
     work, lines = worked(read, model)
@@ -71,8 +74,15 @@ def read(job: Job, settings: Settings) -> Read:
     if job.low is None:
         alone = io.read_rgb(job.start)
         return Read(job, settings, None, alone, [f"rgb      {job.start.name}: {alone.shape[1]}x{alone.shape[0]}"])
-    low, lines = _read_low(job.low, job, settings)
+    try:
+        low, lines = _read_low(job.low, job, settings)
+    except InputError as error:
+        if job.rgb is None or not io.is_depth(job.rgb):
+            raise
+        raise InputError(f"{error}; {job.rgb.name} holds depth: are --low and --rgb swapped?") from None
     rgb = None if job.rgb is None else io.read_rgb(job.rgb)
+    if rgb is not None and job.rgb is not None and io.is_depth(job.rgb):
+        lines.append(f"note     {job.rgb.name} is 16-bit grey, as depth is: was a colour picture meant?")
     if rgb is not None and job.rgb is not None:
         lines.append(f"rgb      {job.rgb.name}: {rgb.shape[1]}x{rgb.shape[0]}")
         if settings.depth_intrinsics is not None:
@@ -137,6 +147,8 @@ def _read_low(path: Path, job: Job, settings: Settings) -> tuple[io.DepthFile, l
         f"low      {path.name}: {low.depth.shape[1]}x{low.depth.shape[0]}, unit {low.unit}, "
         f"median {low.median:.4g} {low.depth_unit}, holes {low.holes:.1%}"
     ]
+    if low.depth_unit == "m" and not USUAL_M[0] <= low.median <= USUAL_M[1]:
+        lines.append(f"note     a median of {low.median:.4g} m is unusual: does the file really hold {low.unit}?")
     if job.confidence is None:
         return low, lines
     values = io.read_confidence(job.confidence)
@@ -240,7 +252,11 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
     shared = [name for name in first if all(name in files for files in found.values())]
     if not shared:
         words = " with one of ".join(str(path) for path in wanted.inputs.values())
-        raise InputError(f"no file of {words} pairs by its stem (000.png with 000.jpg, a.depth.png with a.color.jpg)")
+        firsts = " and ".join(f"{next(iter(files))!r}" for files in found.values())
+        raise InputError(
+            f"no file of {words} pairs by its name: the first are called {firsts} without words such as depth, rgb, "
+            "color; give both one name (000.png with 000.jpg, a_depth.png with a_color.jpg)"
+        )
     jobs = []
     for shared_name in shared:
         inputs: dict[str, Any] = {name: files[shared_name] for name, files in found.items()}

@@ -49,7 +49,8 @@ def main() -> None:
         message = getattr(error, "format_message", None)  # what typer raises for a word it does not understand
         if message is None:
             raise
-        _fail(f"{message()} (see --help)", 2)
+        quote = "; a pattern needs quotes: --low 'depth/*.png'" if "unexpected extra" in message() else ""
+        _fail(f"{message()}{quote} (see --help)", 2)
 
 
 def _fail(message: str, code: int) -> None:
@@ -144,7 +145,7 @@ def predict(
 
     crispdepth predict --rgb photo.jpg -o depth.png --classes classes.png --picture view.png
 
-    Many files at once: --low 'depth/*.png' --rgb 'photos/*.jpg' -o FOLDER, paired by stem.
+    Many files at once: --low 'depth/*.png' --rgb 'photos/*.jpg' -o FOLDER, paired by name.
     """
     from crispdepth import batch, engines
     from crispdepth.models import catalog
@@ -187,7 +188,7 @@ def predict(
     model = model or catalog.default(jobs[0].low is not None, jobs[0].rgb is not None)
     if many:
         loaded, choice = engines.opened(model, wanted)
-        typer.echo(f"engine   {choice}")
+        typer.echo("\n".join(_model_lines(model, choice)))
         settings, notes = batch.settled(jobs, settings, video)
 
         def run(done: Callable[[list[str]], None]) -> list[str]:
@@ -199,8 +200,19 @@ def predict(
         return
     found = batch.read(job, settings)  # first: a wrong unit shall not cost the fetching of a model
     loaded, choice = engines.opened(model, wanted)
-    for line in [f"model    {model}", f"engine   {choice}", *batch.finished(found, loaded)]:
+    for line in [*_model_lines(model, choice), *batch.finished(found, loaded)]:
         typer.echo(line)
+
+
+def _model_lines(model: str, choice: object) -> list[str]:
+    from crispdepth.models.catalog import DEFAULT_WITHOUT_LOW
+
+    lines = [f"model    {model}", f"engine   {choice}"]
+    if model == DEFAULT_WITHOUT_LOW:
+        lines.append(
+            "note     it has seen made-up rooms alone, no photo: docs/rgb-only.md names what is better at photos"
+        )
+    return lines
 
 
 def _predict_many(
@@ -216,10 +228,10 @@ def _predict_many(
 
         def done(lines: list[str]) -> None:
             nonlocal written
-            written += bool(lines)
             progress.advance(task)
-            for line in lines[:1]:  # size, unit, median, holes: a wrong unit is seen at once
+            for line in lines[:1] if written else lines:  # of the first all; size, unit, median, holes of the others
                 typer.echo(line)
+            written += bool(lines)
 
         failures = run(done)
     typer.echo("\n".join([f"{written} of {count} files written", *notes]))
@@ -341,6 +353,7 @@ def evaluate(
 ) -> None:
     """Measure a model on a data set under a named protocol."""
     from crispdepth.bench import evaluation, report
+    from crispdepth.data.folder import unpaired
     from crispdepth.models import catalog
 
     if json_path is not None:
@@ -355,6 +368,8 @@ def evaluate(
         typer.echo(f"wrote {json_path}")
     for line in result.failed:
         typer.echo(f"failed   {line}", err=True)
+    for path in unpaired(root) if set_name == "folder" and root is not None else []:
+        typer.echo(f"unpaired {path}", err=True)
     if result.failed:
         raise typer.Exit(1)
 
@@ -447,7 +462,7 @@ def bench_video(
     rgb: Annotated[
         str | None, typer.Option(help="The pictures of a film, a folder or a pattern; else made-up films")
     ] = None,
-    depth: Annotated[str | None, typer.Option(help="And its true depth, paired by stem")] = None,
+    depth: Annotated[str | None, typer.Option(help="And its true depth, paired by name")] = None,
     unit: Annotated[str, typer.Option(help="What the values of --depth are")] = "mm",
     model: Annotated[str, typer.Option(help="See `crispdepth names`")] = "crisp",
     scale: Annotated[float, typer.Option(help="Low map smaller by this factor")] = 8,
@@ -651,8 +666,8 @@ def names() -> None:
 
 
 @app.command()
-def info(name: Annotated[str, typer.Argument(help="A model, a data set or a protocol")]) -> None:
-    """Say what a model, data set or protocol is: needs, parameters, licence, source."""
+def info(name: Annotated[str, typer.Argument(help="A model, a data set, a protocol or a unit")]) -> None:
+    """Say what a model, data set, protocol or unit is: needs, parameters, licence, source."""
     from crispdepth import about
 
     typer.echo(about.info(name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from crispdepth.formats.numpy_pfm import (
 from crispdepth.formats.ply import ply_bytes
 from crispdepth.formats.png_tiff import (
     PICTURES,
+    is_deep_grey,
     jpeg_bytes,
     label_bytes,
     png_bytes,
@@ -41,6 +42,7 @@ from crispdepth.units import UNITS, Unit, parse_unit
 
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".exr", ".pfm", ".npy", ".npz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+USUAL_FAR_M = 1000.0  # readings beyond are mostly a wrong unit
 CONFIDENCE_SUFFIXES = (".png", ".exr", ".npy")  # a share in 8 bits; the two others hold the expected error
 
 # ---------------------------------------------------------------------------------- reading
@@ -153,6 +155,18 @@ def read_rgb(path: PathLike) -> np.ndarray:
             raise InputError(f"is {kind or 'no known format'}; give a {', '.join(_COLOUR_READERS)} picture")
         pixels = _COLOUR_READERS[kind](file)
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+
+
+def is_depth(path: PathLike) -> bool:
+    """Whether a file says by its format that it is no colour picture: EXR, PFM, npy, npz, deep grey PNG or TIFF.
+
+    Only its header is read. False where that cannot be.
+    """
+    with suppress(InputError), _reading(path) as (file, kind):
+        return kind in _DEPTH_READERS and (
+            kind not in _COLOUR_READERS or (kind in PICTURES and is_deep_grey(file, kind))
+        )
+    return False
 
 
 def read_label(path: PathLike) -> np.ndarray:
@@ -296,7 +310,8 @@ def _whole_numbers(depth: np.ndarray, valid: np.ndarray, unit: Unit) -> np.ndarr
     elif whole.max() > 65535:
         far, end = float(depth[valid].max()), 65535 * unit.metres
         coarse = "--out-unit kitti or " if unit.name != "kitti" and far < 255.9 else ""
-        raise InputError(f"reaches {far:.3f} m, but 16-bit {unit.name} ends at {end:.3f} m; use {coarse}.exr")
+        meant = "is its unit right (--unit mm)? else " if far > USUAL_FAR_M else ""
+        raise InputError(f"reaches {far:.3f} m, but 16-bit {unit.name} ends at {end:.3f} m; {meant}use {coarse}.exr")
     bits = whole.astype(np.uint16)
     return (bits << 3) | (bits >> 13) if unit.name == "sunrgbd" else bits
 

@@ -102,6 +102,8 @@ def check(job: Job, settings: Settings) -> None:
         _check_alone(job, settings)
     elif settings.focal_px is not None:
         raise InputError("--focal is for depth from a picture alone: leave it out, --low has the scale")
+    if job.low is not None and job.rgb is not None and job.low.resolve() == job.rgb.resolve():
+        raise InputError(f"{job.low}: given as --low and as --rgb: name the colour picture, or leave out --rgb")
     for path, suffixes in job.outputs:
         check_output(path, job.inputs.values(), suffixes)
     if len({path.resolve() for path, _ in job.outputs}) < len(job.outputs):
@@ -144,6 +146,7 @@ def _check_alone(job: Job, settings: Settings) -> None:
         "--align": settings.align,
         "--depth-intrinsics": settings.depth_intrinsics,
         "--calib": settings.calib,
+        "--unit": settings.unit if job.truth is None else None,
     }
     for option, value in of_low.items():
         if value is not None:

@@ -1,4 +1,4 @@
-"""A depth map as a surface: a grid mesh with its depth edges cut, written as PLY or binary glTF."""
+"""A depth map as points, or as a surface: a grid mesh with its depth edges cut, written as PLY or binary glTF."""
 
 from __future__ import annotations
 
@@ -28,6 +28,25 @@ class Mesh:
     triangles: np.ndarray
     normals: np.ndarray
     colours: np.ndarray | None = None
+
+
+def point_cloud(
+    depth: np.ndarray, camera: Camera, valid: np.ndarray | None = None, rgb: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Points (n, 3) float32 metres, x right, y down, z ahead, of ``depth`` (H, W), and their colours (n, 3) uint8.
+
+    Only where ``valid`` (H, W) bool (by default where depth is above 0), and without flying pixels, which hang between
+    two things. ``rgb``: (H, W, 3), float of 0..1 or uint8; without it there are no colours.
+    """
+    seen = depth > 0 if valid is None else valid & (depth > 0)
+    z, mask = torch.from_numpy(depth)[None, None], torch.from_numpy(seen)[None, None]
+    kept = (mask & ~flying_pixels(z, mask))[0, 0].numpy()
+    xyz = points(z, camera.matrix())[0].permute(1, 2, 0).numpy()[kept]
+    if rgb is None:
+        return xyz, None
+    if rgb.shape[:2] != depth.shape:
+        raise InputError(f"rgb is {rgb.shape[:2]}, the depth {depth.shape}: they must have one size")
+    return xyz, rgb[kept] if rgb.dtype == np.uint8 else np.round(rgb[kept] * 255).astype(np.uint8)
 
 
 def grid_mesh(depth: np.ndarray, valid: np.ndarray, camera: Camera, rgb: np.ndarray | None = None) -> Mesh:

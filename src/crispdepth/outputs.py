@@ -14,10 +14,10 @@ import torch.nn.functional as F
 
 from crispdepth import io, picture
 from crispdepth.atomic import atomic
-from crispdepth.geometry import Camera, depth_edges, flying_pixels, points, wide_holes
+from crispdepth.geometry import Camera, depth_edges, wide_holes
 from crispdepth.inference import predict
 from crispdepth.job import Job, Settings, intrinsics_of, read_depth
-from crispdepth.mesh import Mesh, grid_mesh, write_mesh
+from crispdepth.mesh import Mesh, grid_mesh, point_cloud, write_mesh
 from crispdepth.metrics import absrel, rmse
 from crispdepth.models.catalog import load
 from crispdepth.types import InputError, Prediction, Size
@@ -118,8 +118,7 @@ def kept_of(work: Work) -> tuple[np.ndarray, list[str]]:
 
 def _classes(result: Prediction, path: Path, most: int = 3) -> Output:
     """The map of classes; to be said of it, those that cover most of the picture."""
-    if result.classes is None:
-        raise InputError("this model tells no classes apart: leave out --classes, or use --model symbiotic-small")
+    assert result.classes is not None
     counts = np.bincount(result.classes.ravel(), minlength=len(result.class_names))
     found = [i for i in np.argsort(-counts, kind="stable")[:most] if counts[i]]
     shares = ", ".join(f"{result.class_names[i]} {counts[i] / result.classes.size:.0%}" for i in found)
@@ -223,16 +222,11 @@ def _cloud(work: Work) -> tuple[tuple[np.ndarray, np.ndarray | None], str]:
     """Points (n, 3) in metres and their colours, without filled and flying pixels; and what to say."""
     result = work.result
     _check_metres("--points", result)
-    depth = torch.from_numpy(result.depth)[None, None]
-    mask = torch.from_numpy(result.valid & (result.depth > 0))[None, None]
-    flying = flying_pixels(depth, mask)
-    keep = (mask & ~flying)[0, 0].numpy()
     camera, note = camera_of(work)
-    xyz = points(depth, camera.matrix())[0].permute(1, 2, 0).numpy()[keep]
-    rgb = None
-    if work.rgb is not None:
-        rgb = np.round(work.rgb[keep] * 255).astype(np.uint8)
-    return (xyz, rgb), f"points   {int(flying.sum())} flying pixels dropped; {note}"
+    seen = result.valid & (result.depth > 0)
+    xyz, colours = point_cloud(result.depth, camera, seen, work.rgb)
+    filled = f"{int((~seen).sum())} filled and " if not seen.all() else ""
+    return (xyz, colours), f"points   {filled}{int(seen.sum()) - len(xyz)} flying pixels left out; {note}"
 
 
 def _surface(work: Work) -> tuple[Mesh, str]:

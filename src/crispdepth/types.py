@@ -106,3 +106,11 @@ class Prediction:
     shift_px: tuple[int, int] = (0, 0)
     classes: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        height, width = self.depth.shape
+        parts = [f"{width}x{height}", f"median {np.median(self.depth):.4g} {self.unit}"]
+        if not self.valid.all():
+            parts.append(f"{1 - self.valid.mean():.1%} filled")
+        parts += [name for name in ("confidence", "error", "classes") if getattr(self, name) is not None]
+        return f"Prediction({', '.join(parts)})"

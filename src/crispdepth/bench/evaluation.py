@@ -66,8 +66,9 @@ def evaluate(
     ``protocol``: by default ``usual_protocol``. ``root``: the set's folder (``crispdepth info SET`` tells its
     layout); ``unit``: of the files, for set ``folder`` only; ``progress(done, total)`` is called after each image. A
     pair that cannot be read is named in ``failed`` and does not stop the others. ``scale`` plays no part for models
-    of a picture alone. Raises InputError for unknown names, missing files, a scale below 1, a protocol that does not
-    fit the model, and when no pair could be read.
+    of a picture alone, nor where the protocol takes the sensor's own maps: theirs is told then. Raises InputError for
+    unknown names, missing files, a scale below 1, a protocol that does not fit the model, and when no pair could be
+    read.
     """
     if not 1 <= scale <= 64:
         raise InputError(f"scale {scale:g} is out of range: 1 to 64")
@@ -87,10 +88,13 @@ def evaluate(
     table = torch.zeros(len(shared) + 1, len(shared) + 1, dtype=torch.int64)
     images: list[dict[str, Any]] = []
     failed: list[str] = []
+    seen: list[float] = []  # how much each image's low map is enlarged
     for done, (key, read) in enumerate(readers.items(), start=1):
         try:
             for sample in row.prepare(read(), scale, set_name, map_unit):
                 out = _predicted(model, sample, map_unit)
+                if sample.low is not None:
+                    seen.append(out.depth.shape[-1] / sample.low.shape[-1])
                 images.append(_measure(out, sample, row, set_name, map_unit))
                 if shared and out.classes is not None and sample.classes is not None:
                     table += _shared_confusion(out, sample.classes, SETS[set_name].class_names, shared)
@@ -107,6 +111,8 @@ def evaluate(
     if table.any():
         means["miou"] = mean_iou(table)
         about += f"; mIoU over all pixels, the {len(shared)} classes that set and model both know"
+    if row.kernel_of(map_unit) == "given":  # whatever was asked for
+        scale = float(f"{_mean(seen):.2g}")
     times = "" if alone else f" x{scale:g}"
     heading = f"{set_name}{times}, {len(images)} images{unread}, protocol {protocol} ({about})"
     return Evaluation(name, set_name, scale, protocol, shown_unit, heading, means, images, failed)

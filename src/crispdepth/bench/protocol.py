@@ -55,13 +55,17 @@ class Protocol:
     headline: str = "rmse"
     normalisation: str = "the low map's own range"
 
+    def kernel_of(self, unit: str) -> str:
+        """How the low map of a set in ``unit`` is made."""
+        return self.kernel_levels if unit == "levels" else self.kernel
+
     def border(self, set_name: str) -> int:
         """Pixels cut from each side of every image of ``set_name``."""
         return self.borders.get(set_name, self.border_px)
 
     def describe(self, set_name: str, unit: str) -> str:
         """The heading every table prints: kernel, rounding, border, unit, average."""
-        kernel = self.kernel_levels if unit == "levels" else self.kernel
+        kernel = self.kernel_of(unit)
         parts = [
             "no low map" if kernel == "none" else f"low map: {kernel}",
             f"border cut: {self.border(set_name)} px",
@@ -89,7 +93,7 @@ class Protocol:
 
         Raises InputError when the protocol needs the sensor's own map and the sample has none.
         """
-        kernel = self.kernel_levels if unit == "levels" else self.kernel
+        kernel = self.kernel_of(unit)
         for part in _squares(sample, self.crop_px) if self.crop_px else [sample]:
             if kernel == "none":
                 yield _shown(part, self.window, self.lowest_px)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,7 @@ Readers = dict[str, Callable[[], Sample]]  # name -> reads that sample; nothing 
 
 LAYOUT = "rgb/NAME.jpg (or png …) beside depth/NAME.png (or exr, npy …); optional: low/NAME.png"
 COLOUR_WORDS, DEPTH_WORDS = ("color", "colour", "rgb", "image"), ("depth", "low", "mm", "confidence")
-SUFFIXES = (*COLOUR_WORDS, *DEPTH_WORDS)  # words that may end a file's stem
+NAMING = re.compile(rf"(?i)(?:^|[_.\-])({'|'.join((*COLOUR_WORDS, *DEPTH_WORDS, 'img'))})(?=$|[_.\-])")
 PICTURES = (".jpg", ".jpeg", ".bmp", ".webp")  # these hold no depth
 FILES = (".png", ".jpg", ".jpeg", ".heic", ".heif", ".tif", ".tiff", ".exr", ".pfm", ".npy", ".npz", ".bmp", ".webp")
 
@@ -34,26 +35,28 @@ def depth_tensor(path: Path, unit: str | None) -> tuple[Depth, Mask]:
 
 
 def stem(path: Path) -> str:
-    """The name that pairs files: without extension and without one last word such as ``_depth``, ``.color``."""
-    head, last = _parted(path)
-    return head if head and last in SUFFIXES else path.stem
+    """The name that pairs files: without extension and words such as ``_depth``, ``rgb_``, ``-color-``, ``.image``."""
+    name, count = NAMING.subn("", path.stem)
+    return (name.strip("_.-") if count else name) or path.stem
 
 
-def _parted(path: Path) -> tuple[str, str]:
-    """The stem before its last _ or dot, and the word after it."""
-    head, _, last = path.stem.replace(".", "_").rpartition("_")
-    return path.stem[: len(head)], last.lower()
+def _said(path: Path) -> str:
+    """What a file says it is: the last such word of its name, or nothing."""
+    return next((word.lower() for word in reversed(NAMING.findall(path.stem)) if word.lower() != "img"), "")
 
 
 def only(kind: str, paths: list[Path]) -> list[Path]:
-    """Of a folder that holds pictures beside depth, the files that are ``low``, ``rgb`` or ``confidence`` by their
-    last word or their format; all where none is."""
+    """Of a folder that holds pictures beside depth, the files that are ``low``, ``rgb`` or ``confidence`` by the
+    words of their names or their format; all where none is."""
     others = {
         "low": (*COLOUR_WORDS, "confidence"),
         "rgb": DEPTH_WORDS,
         "confidence": (*COLOUR_WORDS, "depth", "low", "mm"),
     }[kind]
-    kept = [p for p in paths if _parted(p)[1] not in others and (kind == "rgb" or p.suffix.lower() not in PICTURES)]
+    kept = [p for p in paths if _said(p) not in others and (kind == "rgb" or p.suffix.lower() not in PICTURES)]
+    if kind == "rgb":  # a.jpg beside a.png: the other is its depth
+        pictures = {stem(p) for p in kept if p.suffix.lower() in PICTURES}
+        kept = [p for p in kept if p.suffix.lower() in PICTURES or stem(p) not in pictures]
     return kept or paths
 
 
@@ -95,6 +98,12 @@ def samples(root: Path, unit: str | None = None) -> Readers:
     lows = by_stem(files_in(root / "low")) if (root / "low").is_dir() else {}
     names = sorted(rgbs.keys() & depths.keys())
     return {n: partial(read_pair, rgbs[n], depths[n], unit, n, lows.get(n)) for n in names}
+
+
+def unpaired(root: Path) -> list[Path]:
+    """The files of ``root/rgb`` and ``root/depth`` that ``samples`` leaves out, as they have no partner."""
+    sides = [by_stem(files_in(root / side)) for side in ("rgb", "depth")]
+    return sorted(path for side in sides for name, path in side.items() if not all(name in other for other in sides))
 
 
 def find_file(places: Iterable[Path], path: str) -> Path | None:

@@ -107,6 +107,13 @@ def read_tiff_depth(file: IO[bytes]) -> Raw:
     return _read_picture_depth(file, "TIFF", (0, 0))
 
 
+def is_deep_grey(file: IO[bytes], kind: str) -> bool:
+    """Whether the header of a picture says grey of more than 8 bits."""
+    with decoding(kind):
+        mode = _PLUGINS[kind](file).mode
+    return mode in ("I", "F") or mode.startswith("I;16")
+
+
 def _read_picture_depth(file: IO[bytes], kind: str, bits: tuple[int, int]) -> Raw:
     with decoding(kind):
         image = _open(file, kind)
