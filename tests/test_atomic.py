@@ -105,7 +105,7 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(tmp_path: Path) -> 
     cases: list[tuple[str | Path, str]] = [
         (tmp_path / "none" / "a.png", "does not exist"),
         (tmp_path / "a.jpg", "unknown extension"),
-        (tmp_path / "a", "unknown extension"),
+        (tmp_path / "a", "has no extension"),
         (tmp_path / "dir.png", "is a folder"),
         (given_file, "also an input"),
         (tmp_path / "link.png", "also an input"),

@@ -245,6 +245,7 @@ def test_many_files_need_a_folder_and_a_match(tmp_path: Path) -> None:
         ("a.Depth.png", "a.Color.png", "a"),
         ("depth.png", "image.png", None),
         ("lowland.png", "lowland.jpg", "lowland"),
+        ("a_depth.png", "a_rgb.jpg", "a"),
     ],
 )
 def test_files_of_one_folder_pair_by_their_names_without_the_words_for_what_they_are(
@@ -258,8 +259,9 @@ def test_files_of_one_folder_pair_by_their_names_without_the_words_for_what_they
         with pytest.raises(InputError, match="the first are called 'depth' and 'image'"):
             pair(Job(tmp_path / "in", tmp_path, tmp_path / "in"))
         return
+    (tmp_path / "in" / "mask.png").write_bytes(b"")
     jobs, lonely = pair(Job(tmp_path / "in", tmp_path, tmp_path / "in"))
-    assert lonely == []
+    assert [line.split(":")[0] for line in lonely] == [str(tmp_path / "in" / "mask.png")]
     assert [(j.low and j.low.name, j.rgb and j.rgb.name, j.out.name) for j in jobs] == [(depth, colour, f"{name}.png")]
 
 
@@ -282,12 +284,14 @@ def test_depth_is_not_its_own_picture_and_swapped_files_are_told(tmp_path: Path)
 
 def test_an_unlikely_unit_is_said_and_its_cure_named(tmp_path: Path) -> None:
     low, rgb = write_inputs(tmp_path)
-    with pytest.raises(InputError, match=r"is its unit right \(--unit mm\)"):
-        run(Job(low, tmp_path / "o.png", rgb), load("fgs"), Settings(unit="m"))
+    with pytest.raises(InputError, match=r"is the depth's unit right \(--unit mm\).*median of 1500 m \(--unit m\)"):
+        batch.read(Job(low, tmp_path / "o.png", rgb), Settings(unit="m"))
     metres = tmp_path / "metres.npy"
     np.save(metres, np.full((12, 16), 1.5, np.float32))
     lines = run(Job(metres, tmp_path / "o.exr", rgb), load("fgs"), Settings(unit="mm"))
     assert any("a median of 0.0015 m is unusual: does the file really hold mm?" in line for line in lines)
+    with pytest.raises(InputError, match="no steps for so little; is --unit mm right"):
+        batch.read(Job(metres, tmp_path / "o.png", rgb), Settings(unit="mm"))
     assert not any("unusual" in line for line in run(Job(metres, tmp_path / "o.exr", rgb), load("fgs"), Settings()))
 
 

@@ -108,6 +108,9 @@ def check_output(path: PathLike, inputs: Iterable[PathLike | None], suffixes: It
     name, target, known = shown(path), _real(path), tuple(suffixes)
     if os.path.isdir(target):
         raise InputError(f"{name}: is a folder; name a file in it")
+    if not Path(path).suffix and not os.path.exists(target):
+        cure = f"name a file such as {name}{known[0]}; a folder is for many inputs, and must be there"
+        raise InputError(f"{name}: has no extension, which says the format: {cure}")
     if Path(path).suffix.lower() not in known:
         raise InputError(f"{name}: unknown extension '{Path(path).suffix}'; use one of {', '.join(known)}")
     if not os.path.isdir(target.parent):

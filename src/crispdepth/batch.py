@@ -59,8 +59,6 @@ def finished(read: Read, model: Model, after: After | None = None) -> list[str]:
     """What is left of ``run`` when its files are read: a wrong one costs no loading of the model."""
     if read.job.classes is not None and not hasattr(model, "depth_and_classes"):
         raise InputError("this model tells no classes apart: leave out --classes, or give --rgb alone")
-    if read.low is not None:
-        io.check_holds(read.job.out, read.low, read.settings.out_unit)
     work, lines = worked(read, model)
     if after is not None:
         work = replace(work, result=after(work.result, work.rgb))
@@ -80,6 +78,7 @@ def read(job: Job, settings: Settings) -> Read:
         if job.rgb is None or not io.is_depth(job.rgb):
             raise
         raise InputError(f"{error}; {job.rgb.name} holds depth: are --low and --rgb swapped?") from None
+    io.check_holds(job.out, low, settings.out_unit)
     rgb = None if job.rgb is None else io.read_rgb(job.rgb)
     if rgb is not None and job.rgb is not None and io.is_depth(job.rgb):
         lines.append(f"note     {job.rgb.name} is 16-bit grey, as depth is: was a colour picture meant?")
@@ -258,8 +257,11 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
             "color; give both one name (000.png with 000.jpg, a_depth.png with a_color.jpg)"
         )
     jobs = []
-    for shared_name in shared:
+    for shared_name in list(shared):
         inputs: dict[str, Any] = {name: files[shared_name] for name, files in found.items()}
+        if len(set(inputs.values())) < len(inputs):  # a file is not its own partner
+            shared.remove(shared_name)
+            continue
         jobs.append(replace(_named(wanted, shared_name, suffix), **inputs))
     given = {path for files in found.values() for path in files.values()}
     given |= {path for folder in wanted.inputs.values() if folder.is_dir() for path in files_in(folder)}

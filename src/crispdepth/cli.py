@@ -363,6 +363,8 @@ def evaluate(
             catalog.load(model), set_name, root, scale, protocol, name=model, unit=unit, progress=progress
         )
     typer.echo(report.table([result]))
+    if result.scale != scale:
+        typer.echo(f"note     protocol {result.protocol} takes the sensor's own maps: x{result.scale:g}, not --scale")
     if json_path is not None:
         report.write_json(json_path, result.as_json())
         typer.echo(f"wrote {json_path}")

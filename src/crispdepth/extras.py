@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from crispdepth.types import InputError
+from crispdepth.types import MissingPackage
 
 # library: the extra of pyproject.toml that brings it
 EXTRAS = {"transformers": "hub", "huggingface_hub": "hub", "pillow_heif": "heic"}
@@ -14,7 +14,7 @@ EXTRAS = {"transformers": "hub", "huggingface_hub": "hub", "pillow_heif": "heic"
 def late(module: str) -> Any:
     """The module called ``module``, imported now.
 
-    Raises InputError with the pip line when a library of EXTRAS is not installed.
+    Raises MissingPackage with the pip line when a library of EXTRAS is not installed.
     """
     try:
         return importlib.import_module(module)
@@ -22,4 +22,4 @@ def late(module: str) -> Any:
         library = (error.name or "").split(".")[0]
         if library not in EXTRAS:
             raise
-        raise InputError(f"this needs {library}: pip install 'crispdepth[{EXTRAS[library]}]'") from error
+        raise MissingPackage(f"this needs {library}: pip install 'crispdepth[{EXTRAS[library]}]'") from error

@@ -42,6 +42,7 @@ from crispdepth.units import UNITS, Unit, parse_unit
 
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".exr", ".pfm", ".npy", ".npz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+LEAST_STEPS = 5  # of a 16-bit file, for a median: less is mostly a wrong unit
 USUAL_FAR_M = 1000.0  # readings beyond are mostly a wrong unit
 CONFIDENCE_SUFFIXES = (".png", ".exr", ".npy")  # a share in 8 bits; the two others hold the expected error
 
@@ -240,15 +241,22 @@ def write_depth(
 
 
 def check_holds(path: PathLike, low: DepthFile, out_unit: str | None) -> None:
-    """Raise InputError, before any work, where ``path`` cannot hold what is made of ``low``: its unit, or own values
-    (disparity, relative) too close together for whole numbers."""
+    """Raise InputError, before any work, where ``path`` cannot hold what is made of ``low``: its unit, metres that
+    16 bits are too few for, or own values (disparity, relative) too close together for whole numbers."""
     suffix, values = Path(path).suffix.lower(), low.depth[low.valid]
     try:
         row = _target_unit(suffix, low.depth_unit, out_unit)
         if suffix == ".png" and row.metres is None:
             _check_own_values(values, np.rint(values), values_between=True)
+        elif suffix == ".png":
+            _whole_numbers(low.depth, low.valid, row)
+            if low.median < LEAST_STEPS * (row.metres or 1):
+                raise InputError(
+                    f"16-bit {row.name} has no steps for so little; is --unit {low.unit} right? else use .exr"
+                )
     except InputError as error:
-        raise InputError(f"{shown(path)}: {error}") from error
+        said = f"the depth has a median of {low.median:.4g} {low.depth_unit} (--unit {low.unit})"
+        raise InputError(f"{shown(path)}: {error}; {said}") from error
 
 
 def _write(path: PathLike, data: bytes) -> None:
@@ -310,7 +318,7 @@ def _whole_numbers(depth: np.ndarray, valid: np.ndarray, unit: Unit) -> np.ndarr
     elif whole.max() > 65535:
         far, end = float(depth[valid].max()), 65535 * unit.metres
         coarse = "--out-unit kitti or " if unit.name != "kitti" and far < 255.9 else ""
-        meant = "is its unit right (--unit mm)? else " if far > USUAL_FAR_M else ""
+        meant = "is the depth's unit right (--unit mm)? else " if far > USUAL_FAR_M else ""
         raise InputError(f"reaches {far:.3f} m, but 16-bit {unit.name} ends at {end:.3f} m; {meant}use {coarse}.exr")
     bits = whole.astype(np.uint16)
     return (bits << 3) | (bits >> 13) if unit.name == "sunrgbd" else bits

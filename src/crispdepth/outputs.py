@@ -113,7 +113,7 @@ def kept_of(work: Work) -> tuple[np.ndarray, list[str]]:
         what = (
             f"{1 - kept.mean():.1%} in holes wider than {settings.max_hole_px} px left, the others filled from around"
         )
-    return kept, [*lines, f"holes    {unseen:.1%} of the result had no reading nearby: {what}"]
+    return kept, [*lines, f"holes    {unseen:.1%} of the result lies where nothing was measured: {what}"]
 
 
 def _classes(result: Prediction, path: Path, most: int = 3) -> Output:

@@ -31,6 +31,10 @@ class InputError(ValueError):
         return cls(f"unknown {what} {name!r}{hint} Known: {', '.join(known)}")
 
 
+class MissingPackage(InputError):
+    """What is asked for needs a package that is not installed; the message has the pip line."""
+
+
 class Model(nn.Module):
     """A network or filter that says what it is. The contract test holds every row of the catalog to this.
 

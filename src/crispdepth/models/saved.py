@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from crispdepth.atomic import opened
-from crispdepth.types import InputError
+from crispdepth.types import InputError, MissingPackage
 
 MOST_HEADER = 2**24  # bytes
 MOST_TENSORS = 20_000
@@ -48,6 +48,8 @@ def read(path: Path, name: str, build: Callable[[dict[str, Any]], Network]) -> N
             tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
         network = build(fields)
         network.load_state_dict(tensors)
+    except MissingPackage:
+        raise
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
         words_of = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path} holds no weights of {name} ({words_of}): save them with {name}.save") from error
