@@ -611,6 +611,7 @@ def test_without_transformers_the_pip_line_is_said(monkeypatch: pytest.MonkeyPat
         late("transformers")
     words = ["--rgb", photo, "-o", tmp_path / "y.png", "--model", "prompt-depth-anything-small"]
     refused(crispdepth("predict", *words), "pip install")
+    refused(crispdepth("predict", *words[:4]), r"^error: this needs transformers: pip install 'crispdepth\[hub\]'$")
 
 
 def test_info_says_whose_licence_it_is_and_fetches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
