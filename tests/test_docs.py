@@ -141,6 +141,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "demo").mkdir()  # of the size that `make demo` leaves
     Image.open(low).resize((80, 60), Image.Resampling.NEAREST).save(folder / "demo/low.png")
     Image.open(rgb).resize((640, 480)).save(folder / "demo/rgb.png")
+    shutil.copy(folder / "s/intrinsics.json", folder / "demo")
     for name in ("lidar.png", "depth.png"):
         shutil.copy(low, folder / name)
     for name in ("photo.jpg", "colour.jpg", "infrared.png"):

@@ -285,7 +285,8 @@ def test_the_engine_is_chosen_by_what_the_machine_has() -> None:
     assert picked(Machine(bf16=True), wanted=Wanted(precision="float32")) == ("torch", "cpu", "float32")
     everything = Machine(cuda=True, bf16=True, packages=BOTH)
     assert choose(AUTO, load("fgs"), everything).device == "cpu"  # OpenCV knows no GPU
-    assert choose(AUTO, small_ctkt(), everything).precision == "float32"  # not measured
+    assert choose(AUTO, small_ctkt(), everything).precision == "float16"
+    assert choose(AUTO, small_symbiotic(), everything).precision == "float32"  # not measured
 
 
 def test_what_the_machine_lacks_is_refused() -> None:

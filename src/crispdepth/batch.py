@@ -259,7 +259,8 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
     jobs = []
     for shared_name in list(shared):
         inputs: dict[str, Any] = {name: files[shared_name] for name, files in found.items()}
-        if len(set(inputs.values())) < len(inputs):  # a file is not its own partner
+        one = len(set(inputs.values())) < len(inputs) and not io.holds_both(inputs["low"])
+        if one:  # a file is not its own partner
             shared.remove(shared_name)
             continue
         jobs.append(replace(_named(wanted, shared_name, suffix), **inputs))

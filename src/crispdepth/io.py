@@ -158,6 +158,11 @@ def read_rgb(path: PathLike) -> np.ndarray:
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
+def holds_both(path: PathLike) -> bool:
+    """Whether one file may be picture and depth at once, as a phone's portraits are: by its extension."""
+    return _KINDS.get(Path(path).suffix.lower()) == "HEIC"
+
+
 def is_depth(path: PathLike) -> bool:
     """Whether a file says by its format that it is no colour picture: EXR, PFM, npy, npz, deep grey PNG or TIFF.
 

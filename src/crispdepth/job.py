@@ -102,7 +102,8 @@ def check(job: Job, settings: Settings) -> None:
         _check_alone(job, settings)
     elif settings.focal_px is not None:
         raise InputError("--focal is for depth from a picture alone: leave it out, --low has the scale")
-    if job.low is not None and job.rgb is not None and job.low.resolve() == job.rgb.resolve():
+    twice = job.low is not None and job.rgb is not None and job.low.resolve() == job.rgb.resolve()
+    if twice and not io.holds_both(job.start):
         raise InputError(f"{job.low}: given as --low and as --rgb: name the colour picture, or leave out --rgb")
     for path, suffixes in job.outputs:
         check_output(path, job.inputs.values(), suffixes)
