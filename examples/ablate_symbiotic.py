@@ -63,6 +63,7 @@ def main() -> None:
         asked.steps, asked.seeds, asked.folder = 1, 1, asked.folder / "quick"
         small = ["patches=[[2, 32]]", 'network.encoder={"model_type":"convnext","hidden_sizes":[8,8,8,8]}']
         tables = {"exchange": {"dss": TABLES["exchange"]["dss"]}, "labels": dict(list(TABLES["labels"].items())[:2])}
+    asked.folder /= f"{asked.recipe}-{asked.side}-{asked.steps}"  # budgets never mix in one table
     base = [
         f"steps={asked.steps}",
         f"validate_every={asked.steps}",

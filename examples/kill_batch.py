@@ -4,7 +4,7 @@ Makes N small frames (some of them broken), runs the command once undisturbed an
 again and again, each time killed at a random moment, until it ends by itself; then, with --ray, on a Ray cluster of
 two workers on this machine, one of which is killed. Compares all bytes of all files.
 
-    python examples/kill_batch.py --items 2000 --kills 10 --ray
+    python examples/kill_batch.py --items 2000 --kills 10 --ray -o docs/scale.md
     python examples/kill_batch.py --items 5000 --kills 0 --plot docs/batch-memory.svg
     python examples/kill_batch.py --quick
 """
@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from crispdepth.bench.report import write_between
 from crispdepth.job import Settings
 from crispdepth.scale.bulk import run_bulk
 from crispdepth.scale.session import Bulk, Done
@@ -40,26 +41,35 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--ray", action="store_true", help="also on Ray, a worker killed in the middle")
     parser.add_argument("--plot", type=Path, help="draw the memory of the undisturbed run into this .svg")
+    parser.add_argument("-o", "--out", type=Path, help="a page with <!-- killed --> marks, for what happened")
     parser.add_argument("--quick", action="store_true", help="few frames, one kill")
     words = parser.parse_args()
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        print(line, flush=True)
+        told.append(f"- {line}")
+
     items, kills = (48, 1) if words.quick else (words.items, words.kills)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bad = make_frames(folder / "frames", items)
-        print(f"{items} frames of {SIZE[1]}x{SIZE[0]}, low maps {SCALE} times smaller; {bad} of them broken")
+        tell(f"{items} frames of {SIZE[1]}x{SIZE[0]}, low maps {SCALE} times smaller; {bad} of them broken")
         command = batch_command(folder / "frames", words.model)
         seconds, memory = undisturbed([*command, str(folder / "whole")])
         expected = digests(folder / "whole")
-        print(f"undisturbed: {seconds:.1f} s with the start, {len(expected)} files; {steadiness(memory)}")
+        tell(f"undisturbed: {seconds:.1f} s with the start, {len(expected)} files; {steadiness(memory)}")
         if words.plot:
             words.plot.write_text(plot(memory, items), encoding="utf-8")
         if kills:
-            told = disturbed([*command, str(folder / "killed")], kills, seconds, random.Random(words.seed))
-            print(f"kill -9 at {', '.join(told) or 'no'} results; then to the end")
-            say_whether_same(digests(folder / "killed"), expected)
+            moments = disturbed([*command, str(folder / "killed")], kills, seconds, random.Random(words.seed))
+            same = sameness(digests(folder / "killed"), expected)
+            tell(f"kill -9 at {', '.join(moments) or 'no'} results; then to the end: {same}")
         if words.ray:
-            print(f"on Ray, {on_ray(folder / 'frames', folder / 'ray', words.model)}")
-            say_whether_same(digests(folder / "ray"), expected)
+            what = on_ray(folder / "frames", folder / "ray", words.model)
+            tell(f"on Ray, {what}: {sameness(digests(folder / 'ray'), expected)}")
+    if words.out:
+        write_between(words.out, "killed", "\n".join(told))
 
 
 def make_frames(folder: Path, count: int) -> int:
@@ -160,11 +170,12 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def say_whether_same(found: dict[str, str], expected: dict[str, str]) -> None:
+def sameness(found: dict[str, str], expected: dict[str, str]) -> str:
+    """That they are the same, in words. Raises SystemExit where they are not."""
     if found != expected:
         wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
         raise SystemExit(f"NOT the same: {', '.join(wrong[:5])} … ({len(wrong)} files)")
-    print(f"  the same {len(found)} files, byte for byte")
+    return f"the same {len(found)} files, byte for byte"
 
 
 def resident_mb(process: int) -> float:

@@ -265,6 +265,24 @@ def test_files_of_one_folder_pair_by_their_names_without_the_words_for_what_they
     assert [(j.low and j.low.name, j.rgb and j.rgb.name, j.out.name) for j in jobs] == [(depth, colour, f"{name}.png")]
 
 
+def test_a_size_that_nobody_said_is_asked_for_once(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path)
+    jobs = [Job(low, tmp_path / f"{i}.png") for i in range(2)]
+    with pytest.raises(InputError, match="how large shall the result be"):
+        run_all(jobs, load("ctkt"), Settings(unit="mm"))
+    with pytest.raises(InputError, match="how large shall the result be"):
+        batch.read(jobs[0], Settings(unit="mm"))
+    assert run_all(jobs, load("ctkt"), Settings(unit="mm", scale=2)) == []
+
+
+def test_a_folder_of_depth_alone_has_no_pictures_to_pair_with(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        _, rgb = write_inputs(tmp_path / "in", name)
+        rgb.unlink()
+    with pytest.raises(InputError, match=r"pairs by its name.*give each two files of one name"):
+        pair(Job(tmp_path / "in", tmp_path, tmp_path / "in"))
+
+
 def test_depth_is_not_its_own_picture_and_swapped_files_are_told(tmp_path: Path) -> None:
     low, rgb = write_inputs(tmp_path)
     photo, painted = tmp_path / "photo.jpg", tmp_path / "painted.png"

@@ -19,7 +19,7 @@ from crispdepth.data.folder import by_stem, files_in, only, stem
 from crispdepth.geometry import resize_rgb
 from crispdepth.inference import predict
 from crispdepth.intrinsics import read_extrinsics, read_intrinsics
-from crispdepth.job import Job, Settings, check, intrinsics_of, read_depth
+from crispdepth.job import Job, Settings, check, check_sized, intrinsics_of, read_depth
 from crispdepth.outputs import Work, outputs_of, write_all
 from crispdepth.picture import Range
 from crispdepth.recordings import Frame, recording
@@ -79,6 +79,7 @@ def read(job: Job, settings: Settings) -> Read:
             raise
         raise InputError(f"{error}; {job.rgb.name} holds depth: are --low and --rgb swapped?") from None
     io.check_holds(job.out, low, settings.out_unit)
+    check_sized(job, settings)
     rgb = None if job.rgb is None else io.read_rgb(job.rgb)
     if rgb is not None and job.rgb is not None and io.is_depth(job.rgb):
         lines.append(f"note     {job.rgb.name} is 16-bit grey, as depth is: was a colour picture meant?")
@@ -248,25 +249,22 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
         return [_of_frame(wanted, suffix, frame, recorded.unit) for frame in recorded.frames], recorded.lonely
     found = {name: by_stem(expand(str(path), name)) for name, path in wanted.inputs.items()}
     first = found["low" if wanted.start is wanted.low else "rgb"]
-    shared = [name for name in first if all(name in files for files in found.values())]
-    if not shared:
+    named = {name: {kind: files[name] for kind, files in found.items() if name in files} for name in first}
+    pairs: dict[str, dict[str, Any]] = {}
+    for name, inputs in named.items():  # a file is not its own partner
+        if len(inputs) == len(found) and (len(set(inputs.values())) == len(inputs) or io.holds_both(first[name])):
+            pairs[name] = inputs
+    if not pairs:
         words = " with one of ".join(str(path) for path in wanted.inputs.values())
         firsts = " and ".join(f"{next(iter(files))!r}" for files in found.values())
         raise InputError(
             f"no file of {words} pairs by its name: the first are called {firsts} without words such as depth, rgb, "
-            "color; give both one name (000.png with 000.jpg, a_depth.png with a_color.jpg)"
+            "color; give each two files of one name (000.png with 000.jpg, a_depth.png with a_color.jpg)"
         )
-    jobs = []
-    for shared_name in list(shared):
-        inputs: dict[str, Any] = {name: files[shared_name] for name, files in found.items()}
-        one = len(set(inputs.values())) < len(inputs) and not io.holds_both(inputs["low"])
-        if one:  # a file is not its own partner
-            shared.remove(shared_name)
-            continue
-        jobs.append(replace(_named(wanted, shared_name, suffix), **inputs))
+    jobs = [replace(_named(wanted, name, suffix), **inputs) for name, inputs in pairs.items()]
     given = {path for files in found.values() for path in files.values()}
     given |= {path for folder in wanted.inputs.values() if folder.is_dir() for path in files_in(folder)}
-    lonely = sorted(path for path in given if stem(path) not in shared)
+    lonely = sorted(path for path in given if stem(path) not in pairs)
     return jobs, [f"{path}: has no partner of that name" for path in lonely]
 
 
@@ -298,9 +296,12 @@ def settled(jobs: Sequence[Job], settings: Settings, video: bool = False) -> tup
     """What is the same for all ``jobs`` and must not be told from each alone, and what to say of it.
 
     The end of the confidence's scale; of a film, the range of its colours and the shift of --align auto (the median
-    of up to SHIFT_FRAMES frames). What ``settings`` say already stays. Raises InputError.
+    of up to SHIFT_FRAMES frames). What ``settings`` say already stays. Raises InputError, also where nothing says how
+    large the results shall be.
     """
     lines: list[str] = []
+    for job in jobs[:1]:
+        check_sized(job, settings)
     sure = [job.confidence for job in jobs if job.confidence is not None]
     if sure and settings.confidence_max is None:
         settings = replace(settings, confidence_max=confidence_max(sure))

@@ -187,9 +187,9 @@ def predict(
     jobs, lonely = batch.pair(job, suffix) if many else ([job], [])
     model = model or catalog.default(jobs[0].low is not None, jobs[0].rgb is not None)
     if many:
+        settings, notes = batch.settled(jobs, settings, video)  # first: as below
         loaded, choice = engines.opened(model, wanted)
         typer.echo("\n".join(_model_lines(model, choice)))
-        settings, notes = batch.settled(jobs, settings, video)
 
         def run(done: Callable[[list[str]], None]) -> list[str]:
             if not video:

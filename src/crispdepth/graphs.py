@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from crispdepth.types import Depth, InputError, Model, Size
+from crispdepth.types import Depth, InputError, MissingPackage, Model, Size
 
 SUFFIXES = (".onnx", ".xml")
 COMPANIONS = ("valid", "size")  # inputs that a model's ``inputs`` do not list
@@ -22,12 +22,12 @@ Opened = tuple[Run, dict[str, list[Any]], int, dict[str, str]]  # inputs with th
 
 
 def needed(module: str, extra: str) -> Any:
-    """The package ``module``, imported now. Raises InputError with the pip line where it is not installed."""
+    """The package ``module``, imported now. Raises MissingPackage with the pip line where it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise InputError(f"this needs {package}, which is missing: pip install 'crispdepth[{extra}]'") from error
+        raise MissingPackage(f"this needs {package}, which is missing: pip install 'crispdepth[{extra}]'") from error
 
 
 class Graph(Model):

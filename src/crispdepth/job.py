@@ -135,6 +135,12 @@ def check(job: Job, settings: Settings) -> None:
         raise InputError(f"--calib is for disparity, not for {settings.unit}: leave one of them out")
 
 
+def check_sized(job: Job, settings: Settings) -> None:
+    """Raise InputError where nothing says how large the result shall be."""
+    if job.rgb is None and settings.size is None and settings.scale is None:
+        raise InputError("how large shall the result be? pass --size WxH or --scale S, or --rgb")
+
+
 def _check_alone(job: Job, settings: Settings) -> None:
     """Raise InputError for what makes no sense when depth is found in a picture alone."""
     if settings.scale is not None:

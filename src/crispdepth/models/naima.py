@@ -350,7 +350,7 @@ class FrequencyFusion(nn.Module):
             planes = torch.cat([torch.fft.irfft2(part, s=size).abs_() for part in fused.split(8, dim=1)], dim=1)
         weight = self.post.weight.flatten(1).t().expand(len(planes), -1, -1)
         pixels = torch.baddbmm(_bias(self.post), planes.flatten(2).transpose(1, 2), weight)
-        return pixels.transpose(1, 2).unflatten(2, size)
+        return pixels.unflatten(1, size).permute(0, 3, 1, 2)
 
     def _fused(self, d: AnySpectrum, g: AnySpectrum) -> AnySpectrum:
         """Two complex spectra (b, channels, bins) to one."""
