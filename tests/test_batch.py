@@ -266,7 +266,7 @@ def test_files_of_one_folder_pair_by_their_names_without_the_words_for_what_they
 
 
 def test_a_size_that_nobody_said_is_asked_for_once(tmp_path: Path) -> None:
-    low, rgb = write_inputs(tmp_path)
+    low, _ = write_inputs(tmp_path)
     jobs = [Job(low, tmp_path / f"{i}.png") for i in range(2)]
     with pytest.raises(InputError, match="how large shall the result be"):
         run_all(jobs, load("ctkt"), Settings(unit="mm"))

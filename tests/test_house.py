@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "crispdepth"
 
 # From the ground up. A module may import from floors below its own, never beside or above.
 FLOORS = (
-    ("types", "scale.overlap", "scale.forecast"),
+    ("types", "memory", "scale.overlap", "scale.forecast"),
     ("exportable", "graphs", "layers.attention"),
     ("layers.strips",),
     ("layers.blocks",),

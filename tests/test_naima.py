@@ -27,7 +27,7 @@ from crispdepth.layers.attention import exact, fused, linear, linear_error
 from crispdepth.layers.blocks import KERNELS
 from crispdepth.losses import sobel
 from crispdepth.models.catalog import load
-from crispdepth.models.naima import Naima, NaimaConfig, TokenAttention, _spectrum, _windows, from_released
+from crispdepth.models.naima import SHARP, Naima, NaimaConfig, TokenAttention, _spectrum, _windows, from_released
 from crispdepth.models.naima_released import UNUSED
 from crispdepth.training import task
 from crispdepth.training.examples import Batch, source
@@ -311,14 +311,48 @@ def test_tiles_cover_everything_and_give_nearly_the_whole_pictures_result() -> N
         replace(SMALL, tile=64)
 
 
-def test_a_learnt_temperature_starts_as_released() -> None:
+def test_a_temperature_of_1_is_as_released_and_it_starts_sharper() -> None:
     ours = shuffled(replace(SMALL, temperature=True))
     rest = ours.load_state_dict(shuffled().state_dict(), strict=False)
     assert len(rest.missing_keys) == 4
     assert not rest.unexpected_keys
+    low, valid, rgb = inputs(56, 56)
     with torch.inference_mode():
-        low, valid, rgb = inputs(56, 56)
+        sharp = ours(low, valid, rgb)
+        for gta in (ours.gta1, ours.gta2, ours.gta3, ours.gta4):
+            learnt = gta.attention.log_sharpness
+            assert learnt is not None
+            torch.testing.assert_close(learnt.exp() * gta.attention.scale, torch.tensor(SHARP))
+            learnt.zero_()
         torch.testing.assert_close(ours(low, valid, rgb), shuffled()(low, valid, rgb))
+    assert not torch.allclose(sharp, shuffled()(low, valid, rgb))
+
+
+def test_a_place_hears_its_own_token_unless_alpha_is_0() -> None:
+    ours = shuffled(replace(SMALL, own=True))
+    rest = ours.load_state_dict(shuffled().state_dict(), strict=False)
+    assert sorted(rest.missing_keys) == [f"gta{i}.attention.own.weight" for i in (1, 2, 3, 4)]
+    low, valid, rgb = inputs(56, 56)
+    with torch.inference_mode():
+        assert not torch.allclose(ours(low, valid, rgb), shuffled()(low, valid, rgb))
+        plain = shuffled()
+        for network in (ours, plain):
+            for gta in (network.gta1, network.gta2, network.gta3, network.gta4):
+                gta.attention.alpha.zero_()
+        torch.testing.assert_close(ours(low, valid, rgb), plain(low, valid, rgb))
+
+
+@pytest.mark.parametrize("size", [(56, 56), (64, 90)])
+def test_a_folded_picture_gives_depth_of_the_same_size(size: tuple[int, int]) -> None:
+    folded = shuffled(replace(SMALL, scale=2, stem=2))
+    assert folded.config.ratio == 4
+    low, valid, rgb = inputs(*size)
+    with torch.inference_mode():
+        assert folded(low, valid, rgb).shape[-2:] == size
+        features = folded.conv_rgb.weight.shape[1]
+    assert features == 12
+    with pytest.raises(InputError, match="stem=0"):
+        replace(SMALL, stem=0)
 
 
 def test_a_position_embedding_of_its_own_grid_is_taken_as_it_is() -> None:

@@ -13,6 +13,7 @@ from crispdepth.geometry import Camera
 from crispdepth.inference import predict
 from crispdepth.intrinsics import read_intrinsics
 from crispdepth.io import read_depth, read_rgb, write_depth, write_points
+from crispdepth.memory import keep_freed
 from crispdepth.mesh import point_cloud
 from crispdepth.models.catalog import load
 from crispdepth.types import InputError, Prediction, Sample
@@ -23,6 +24,7 @@ __all__ = [
     "Prediction",
     "Sample",
     "evaluate",
+    "keep_freed",
     "load",
     "names",
     "point_cloud",

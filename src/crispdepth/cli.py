@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crispdepth.memory import keep_freed
 from crispdepth.types import InputError, Size
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ Root = Annotated[Path | None, typer.Option(help="The folder of the data set")]
 
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 2, never a traceback."""
+    keep_freed()
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except InputError as error:

@@ -29,6 +29,7 @@ from crispdepth.export import AGREE, converted, held_back_rmse
 from crispdepth.graphs import Graph
 from crispdepth.inference import predict, sharpened
 from crispdepth.io import write_depth, write_rgb
+from crispdepth.memory import keep_freed
 from crispdepth.models.catalog import load
 from crispdepth.types import InputError, Model, Sample, Size
 
@@ -206,6 +207,7 @@ def peak_mb(name: str, size: Size, scale: float) -> float:
 
 
 def _peak_here(name: str, size: Size, scale: float) -> float:
+    keep_freed()  # as the command does
     model = load(name)
     small = (max(1, round(size[0] / scale)), max(1, round(size[1] / scale)))
     generator = np.random.default_rng(0)

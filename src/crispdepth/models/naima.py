@@ -32,6 +32,7 @@ AnySpectrum: TypeAlias = Any  # a complex tensor (b, c, bins), or a Spectrum whi
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of red, green, blue
 TINY = 1e-8  # added to spectra by the released code
 BINS = 8192  # of a spectrum, fused at once
+SHARP = 10.0  # a learnt temperature's start: the logit of a token that is just like the query
 Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]  # depth features, RGB features
 
 
@@ -47,10 +48,12 @@ class NaimaConfig:
 
     Ideas of ours, off as released: ``any_scale``: the low map comes with a plane that tells its true ratio, so one
     network serves all, brought to ``scale`` first; ``padded``: the token convolution sees a border of zeros, so
-    that tokens stay above their pixels; ``temperature``: learnt sharpness of the attention; ``circle``: phases are
+    that tokens stay above their pixels; ``temperature``: the attention's sharpness is learnt, from ``SHARP`` on;
+    ``own``: each place also hears the token above it, not only those that look alike; ``circle``: phases are
     fused as points on the circle, which has no jump at ±π; ``sized``: position embedding interpolated to the
     exact size; ``detail``: the upsampler sees the last RGB features, which else reach it through the low resolution
-    alone.
+    alone; ``stem``: the picture is folded (``stem`` x ``stem`` pixels to one place), so that what is costly happens
+    on so many times shorter sides, and the low map is ``ratio`` times smaller than the picture.
     """
 
     scale: int = 8
@@ -68,19 +71,33 @@ class NaimaConfig:
     any_scale: bool = False
     padded: bool = False
     temperature: bool = False
+    own: bool = False
     circle: bool = False
     sized: bool = False
     detail: bool = False
+    stem: int = 1
 
     def __post_init__(self) -> None:
         if self.scale not in KERNELS:
             raise InputError(f"NAIMA has no scale {self.scale}: choose from {', '.join(map(str, KERNELS))}")
         if self.attention not in ATTENTIONS:
             raise InputError.unknown("attention", self.attention, ATTENTIONS)
-        if self.tile and self.tile < 4 * math.lcm(self.patch, self.scale):
-            raise InputError(f"tile={self.tile} is too small: {4 * math.lcm(self.patch, self.scale)} pixels at least")
+        if self.stem < 1:
+            raise InputError(f"stem={self.stem} is too small: 1 (not folded) or more")
+        if self.tile and self.tile < 4 * self.step:
+            raise InputError(f"tile={self.tile} is too small: {4 * self.step} pixels at least")
         if self.temperature and self.attention == "linear":
             raise InputError("linear attention needs small logits, which a learnt temperature gives up: take fused")
+
+    @property
+    def ratio(self) -> int:
+        """How many times smaller than the picture the low map is for ``network``."""
+        return self.scale * self.stem
+
+    @property
+    def step(self) -> int:
+        """Sides of the picture for ``network`` are multiples of so many pixels."""
+        return math.lcm(self.patch, self.ratio)
 
 
 class Tokens(nn.Module):
@@ -226,7 +243,9 @@ class TokenAttention(nn.Module):
         self.k_proj = nn.Conv2d(config.width, channels, 1, bias=False)
         self.v_proj = nn.Conv2d(config.width, channels, 1, bias=False)
         self.alpha = nn.Parameter(torch.zeros(()))
-        self.log_sharpness = nn.Parameter(torch.zeros(())) if config.temperature else None
+        start = torch.tensor(math.log(SHARP / self.scale))
+        self.log_sharpness = nn.Parameter(start) if config.temperature else None
+        self.own = nn.Conv2d(config.width, channels, 1, bias=False) if config.own else None
 
     def forward(self, depth: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         q = F.normalize(self.q_proj(depth), dim=1, eps=1e-6)
@@ -236,7 +255,10 @@ class TokenAttention(nn.Module):
         k = tokens / self.k_proj(tokens).norm(dim=1, keepdim=True).clamp(min=1e-6)
         q, k, v = (x.flatten(2).transpose(1, 2) for x in (q, k, tokens))
         mixed = self.attend(q, k, v, self.scale).transpose(1, 2).unflatten(2, depth.shape[-2:])
-        return depth + self.alpha * self.v_proj(mixed)
+        heard = self.v_proj(mixed)
+        if self.own is not None:
+            heard = heard + self.own(tokens)
+        return depth + self.alpha * heard
 
 
 class Gta(nn.Module):
@@ -393,14 +415,14 @@ class Bridge(nn.Module):
 
 
 class Upsampler(nn.Module):
-    """Features (b, 3C, h, w) to the residual depth (b, 1, H, W): the costly part, all at full resolution."""
+    """Features (b, 3C, h, w) to the residual depth (b, stem², H, W): the costly part, all at full resolution."""
 
     def __init__(self, config: NaimaConfig) -> None:
         super().__init__()
         c = config.width
         self.project = BackProjection(3 * c, 2 * c, config.scale, up=True)
         self.encoders = nn.Sequential(*(DepthEncoder(2 * c, config.upsampler) for _ in range(3)))
-        self.narrow, self.last = _conv3(2 * c, c), _conv3(c, 1)
+        self.narrow, self.last = _conv3(2 * c, c), _conv3(c, config.stem**2)
         self.detail = _conv3(c, 2 * c) if config.detail else None
 
     def forward(self, x: torch.Tensor, rgb: torch.Tensor) -> torch.Tensor:
@@ -428,7 +450,7 @@ class Naima(Model):
         self.config = config
         c = config.width
         self.tokens = Tokens(config)
-        self.conv_depth, self.conv_rgb = _conv3(2 if config.any_scale else 1, c), _conv3(3, c)
+        self.conv_depth, self.conv_rgb = _conv3(2 if config.any_scale else 1, c), _conv3(3 * config.stem**2, c)
         self.gta1, self.gta2 = Gta(c, config), Gta(2 * c, config)
         self.gta3, self.gta4 = Gta(2 * c, config), Gta(3 * c, config, last=True)
         self.conv1, self.conv2 = nn.Conv2d(c, c, 1), nn.Conv2d(2 * c, 2 * c, 1)
@@ -447,7 +469,7 @@ class Naima(Model):
         """What ``network`` adds to the bicubic enlargement of ``low``."""
         tokens = self.tokens(rgb)
         depth1 = _leaky(self.conv_depth(low), 0.2)
-        rgb1 = _leaky(self.conv_rgb(rgb), 0.2)
+        rgb1 = _leaky(self.conv_rgb(F.pixel_unshuffle(rgb, self.config.stem)), 0.2)
         d, r = self.gta1(depth1, tokens[0], rgb1)
         b, rgb2 = self.bridge1(self.conv1(d), r)
         d, r = self.gta2(torch.cat([d, b + depth1], dim=1), tokens[1], rgb2)
@@ -456,7 +478,7 @@ class Naima(Model):
         d, r = self.gta3(depth3, tokens[2], rgb3)
         b, rgb4 = self.bridge3(self.conv3(d), r)
         d, _ = self.gta4(b, tokens[3], rgb4)
-        return self.upsampler(d, rgb4)
+        return F.pixel_shuffle(self.upsampler(d, rgb4), self.config.stem)
 
     def forward(self, low: Depth, valid: Mask, rgb: Rgb) -> Depth:
         """``low`` (b, 1, h, w), its mask, ``rgb`` (b, 3, H, W) to depth (b, 1, H, W) in the unit of ``low``.
@@ -472,13 +494,13 @@ class Naima(Model):
         small = self._at_scale(x, enlarged)
         if self.config.any_scale:
             ratio = math.sqrt(size[0] / x.shape[-2] * size[1] / x.shape[-1])
-            small = torch.cat([small, torch.full_like(small, math.log2(ratio / self.config.scale))], dim=1)
+            small = torch.cat([small, torch.full_like(small, math.log2(ratio / self.config.ratio))], dim=1)
         residual = self._in_tiles(padded, small)[..., : size[0], : size[1]]
         return restored(enlarged + residual - 0.5, valid, middle, span)
 
     def _in_tiles(self, rgb: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
         """``residual`` of overlapping squares, blended linearly; of the whole where it is small enough."""
-        step, scale = math.lcm(self.config.patch, self.config.scale), self.config.scale
+        step, scale = self.config.step, self.config.ratio
         tile = self.config.tile // step * step
         height, width = rgb.shape[-2:]
         if not tile or max(height, width) <= tile:
@@ -496,14 +518,14 @@ class Naima(Model):
 
     def _border(self, size: Size) -> tuple[int, int, int, int]:
         """Pixels to add left, right, above, below, so that patches and low pixels divide the sides."""
-        step = math.lcm(self.config.patch, self.config.scale)
+        step = self.config.step
         least = 1 if self.config.padded else 3  # patches that the token convolution needs
         height, width = (max(n, least * self.config.patch) for n in size)
         return (0, width + -width % step - size[1], 0, height + -height % step - size[0])
 
     def _at_scale(self, x: Depth, enlarged: Depth) -> Depth:
         """The low map ``x`` for the padded picture: ``scale`` times smaller than it, pixel on pixel."""
-        scale, size = self.config.scale, (enlarged.shape[-2], enlarged.shape[-1])
+        scale, size = self.config.ratio, (enlarged.shape[-2], enlarged.shape[-1])
         border = self._border(size)
         if size == (scale * x.shape[-2], scale * x.shape[-1]):
             return F.pad(x, (0, border[1] // scale, 0, border[3] // scale), mode="replicate")
@@ -565,7 +587,7 @@ def from_released(state_dict: Mapping[str, Any], scale: int, attention: str = "f
 
 
 SMALL_CONFIG = NaimaConfig(
-    scale=4,
+    scale=2,
     width=12,
     encoder=2,
     upsampler=1,
@@ -578,9 +600,11 @@ SMALL_CONFIG = NaimaConfig(
     any_scale=True,
     padded=True,
     temperature=True,
+    own=True,
     circle=True,
     sized=True,
     detail=True,
+    stem=2,
 )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
+from crispdepth.memory import keep_freed
 from crispdepth.scale.session import Bulk, Done, Session
 from crispdepth.scale.stores import is_of_the_store
 from crispdepth.types import InputError
@@ -75,6 +76,7 @@ class _Worker:
     """An actor: one Session; it is handed numbers of chunks and says what it did of them, one by one."""
 
     def __init__(self, bulk: Bulk) -> None:
+        keep_freed()
         self.session = Session(bulk)
 
     def __call__(self, rows: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:

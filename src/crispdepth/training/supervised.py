@@ -59,7 +59,8 @@ class NaimaTask(Task):
         self, recipe: NaimaRecipe, folder: Path, source: Source | None = None, report: Path | None = None
     ) -> None:
         super().__init__(recipe, folder, source, report)
-        self.network = begun(Naima, recipe.network, recipe.start)
+        network = begun(Naima, recipe.network, recipe.start)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recipe.tokens:
             self.network.tokens.pretrained(recipe.tokens)
         if recipe.blind:
