@@ -373,7 +373,7 @@ def test_the_bundled_network_by_every_engine_there_is_and_what_is_missing_is_nam
     monkeypatch.setattr(speed, "_compiled", load)  # compiling takes a minute
     monkeypatch.setattr(Machine, "here", classmethod(lambda cls: cls(bf16=True)))
     result = speed.measure_engines("crisp", (48, 64), rounds=1)
-    assert set(result["engines"]) == {"torch", "torch.compile", "torch bf16", "ONNX Runtime"}
+    assert set(result["engines"]) == {"torch", "torch.compile", "torch bf16", "torch.compile bf16", "ONNX Runtime"}
     assert set(result["absent"]) == {"OpenVINO", "OpenVINO int8"}
     assert result["engines"]["torch"]["deviation"] == 0
     assert result["engines"]["ONNX Runtime"]["deviation"] <= AGREE

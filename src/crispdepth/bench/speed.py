@@ -117,7 +117,9 @@ def measure_engines(
     model, sample = load(name), _scene(size, scale)
     runners: dict[str, Model] = {"torch": model, "torch.compile": _compiled(name)}
     if Machine.here().bf16:
-        runners["torch bf16"] = prepared(load(name), Choice("torch", "cpu", "bf16", "measured"))
+        halved = Choice("torch", "cpu", "bf16", "measured")
+        runners["torch bf16"] = prepared(load(name), halved)
+        runners["torch.compile bf16"] = prepared(_compiled(name), halved)
     absent = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, (label, (suffix, int8)) in enumerate(GRAPHS.items()):

@@ -87,7 +87,7 @@ class NaimaRecipe(Recipe):
 
     ``blind``: alpha stays 0, so that no token is heard: the paper's claim is that this is worse.
     ``root_square_weight``: of RMSE, which the published loss lacks: without it edges count too little to be
-    learnt in a short time.
+    learnt in a short time. ``relative``: errors count as shares of bicubic's, image by image.
     """
 
     network: NaimaConfig = field(default_factory=NaimaConfig)
@@ -95,6 +95,7 @@ class NaimaRecipe(Recipe):
     blind: bool = False
     sobel_weight: float = 0.1
     root_square_weight: float = 0.0
+    relative: bool = False
 
 
 @dataclass(frozen=True)
@@ -322,8 +323,11 @@ RECIPES: dict[str, Recipe] = {
         steps=3_000,
         ramp=0,
         scales=(1.5, 16.0),
-        learning_rate=1e-3,
+        learning_rate=1.5e-3,
+        clip=1.0,
+        ema=0.998,
         root_square_weight=1.0,
+        relative=True,
     ),
     "crisp-gpu": CrispRecipe(start="ctkt", **_ON_GPU),
     "crisp-tiny-gpu": CrispRecipe(network=TINY_CONFIG, **_ON_GPU),

@@ -37,9 +37,7 @@ class CrispTask(Task):
         depth, error = made.depth.float(), made.error.float()
         plain = Bicubic()(low, valid, (rgb.shape[-2], rgb.shape[-1]))
         depth, plain = (torch.where(known, x, target) for x in (depth, plain))
-        difficulty = root_square(plain, target) + EASIEST
-        if not self.recipe.relative:
-            difficulty = torch.full_like(difficulty, TYPICAL)
+        difficulty = _difficulty(plain, target, self.recipe.relative)
         off = (absolute(depth, target) / difficulty).mean()
         root = (root_square(depth, target) / difficulty).mean()
         sides = [(absolute(torch.where(known, d, target), target) / difficulty).mean() for d in made.sides]
@@ -51,7 +49,8 @@ class CrispTask(Task):
 
 
 class NaimaTask(Task):
-    """A NAIMA network in training: L1 and 0.1 of L1 of the Sobel derivatives, as published, and RMSE if asked."""
+    """A NAIMA network in training: L1 and 0.1 of L1 of the Sobel derivatives, as published; RMSE too if asked, and
+    all of it as shares of bicubic's error."""
 
     recipe: NaimaRecipe
 
@@ -68,10 +67,19 @@ class NaimaTask(Task):
                 gta.attention.requires_grad_(False)
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """In shares of each picture's range of depth."""
+        """In shares of each picture's range of depth, or of bicubic's error."""
         low, valid, rgb, target, known = (batch[name] for name in ("low", "valid", "rgb", "depth", "known"))
         depth = torch.where(known, self.network(low, valid, rgb).float(), target)
-        off, slopes = absolute(depth, target).mean(), sobel(depth, target).mean()
-        root = root_square(depth, target).mean()
+        difficulty: torch.Tensor | float = 1.0
+        if self.recipe.relative:
+            plain = torch.where(known, Bicubic()(low, valid, (rgb.shape[-2], rgb.shape[-1])), target)
+            difficulty = _difficulty(plain, target, True)
+        off, slopes, root = ((f(depth, target) / difficulty).mean() for f in (absolute, sobel, root_square))
         self.log_dict({"absolute": off, "sobel": slopes, "rmse": root}, prog_bar=True)
         return off + self.recipe.sobel_weight * slopes + self.recipe.root_square_weight * root
+
+
+def _difficulty(plain: torch.Tensor, target: torch.Tensor, relative: bool) -> torch.Tensor:
+    """What each image's errors are counted in: what bicubic gets wrong there, or over all images."""
+    error = root_square(plain, target) + EASIEST
+    return error if relative else torch.full_like(error, TYPICAL)
