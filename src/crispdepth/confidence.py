@@ -80,7 +80,13 @@ def ends(values: np.ndarray) -> np.ndarray:
 
 def from_error(error: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """Confidence 1 / (1 + error / (1 % of the depth)), (H, W) float32: 1/2 where 1 % is expected; no depth, 0."""
-    return np.where(depth > 0, 1 / (1 + np.maximum(error, 0) / (HALF * np.maximum(depth, 1e-9))), 0).astype(np.float32)
+    full, share = np.maximum(depth, 1e-9), np.maximum(error, 0)  # written over: maps may be huge
+    full *= HALF
+    share /= full
+    share += 1
+    np.reciprocal(share, out=share)
+    share[depth <= 0] = 0
+    return share.astype(np.float32, copy=False)
 
 
 def from_distance(valid: np.ndarray, size: Size) -> np.ndarray:

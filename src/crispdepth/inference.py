@@ -277,7 +277,10 @@ def _rgb_tensor(rgb: Array) -> Rgb:
         raise InputError("rgb holds NaN or inf: repair the picture")
     if array.max() > 1.001 or array.min() < -0.001:
         raise InputError(f"rgb floats span {array.min():.3g}..{array.max():.3g}: scale them to 0..1")
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
+    array = array.astype(np.float32, copy=False)  # not brought into another order: it may be huge
+    if not array.flags.writeable or min(array.strides) < 0:  # torch takes neither
+        array = array.copy()
+    return torch.from_numpy(array)[None]
 
 
 def _output_size(model: Model, rgb: Rgb | None) -> Size:

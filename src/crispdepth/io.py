@@ -44,6 +44,7 @@ DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".exr", ".pfm", ".npy", ".npz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 LEAST_STEPS = 5  # of a 16-bit file, for a median: less is mostly a wrong unit
 USUAL_FAR_M = 1000.0  # readings beyond are mostly a wrong unit
+ROWS = 256  # of a map, brought to whole numbers at once
 CONFIDENCE_SUFFIXES = (".png", ".exr", ".npy")  # a share in 8 bits; the two others hold the expected error
 
 # ---------------------------------------------------------------------------------- reading
@@ -314,18 +315,25 @@ def _floats(depth: np.ndarray, valid: np.ndarray, unit: Unit) -> np.ndarray:
 
 
 def _whole_numbers(depth: np.ndarray, valid: np.ndarray, unit: Unit) -> np.ndarray:
-    scaled = np.where(valid, depth, 0) / np.float64(1.0 if unit.metres is None else unit.metres)
-    whole = np.rint(scaled)
-    if unit.name != "relative":
-        whole[valid] = np.maximum(whole[valid], 1)
     if unit.metres is None:
-        _check_own_values(scaled[valid], whole[valid])
-    elif whole.max() > 65535:
-        far, end = float(depth[valid].max()), 65535 * unit.metres
-        coarse = "--out-unit kitti or " if unit.name != "kitti" and far < 255.9 else ""
-        meant = "is the depth's unit right (--unit mm)? else " if far > USUAL_FAR_M else ""
-        raise InputError(f"reaches {far:.3f} m, but 16-bit {unit.name} ends at {end:.3f} m; {meant}use {coarse}.exr")
-    bits = whole.astype(np.uint16)
+        scaled = depth[valid].astype(np.float64)
+        whole = np.rint(scaled)
+        _check_own_values(scaled, whole if unit.name == "relative" else np.maximum(whole, 1))
+    else:
+        far, end = float(np.max(depth, where=valid, initial=0)), 65535 * unit.metres
+        if np.rint(far / np.float64(unit.metres)) > 65535:
+            coarse = "--out-unit kitti or " if unit.name != "kitti" and far < 255.9 else ""
+            meant = "is the depth's unit right (--unit mm)? else " if far > USUAL_FAR_M else ""
+            raise InputError(
+                f"reaches {far:.3f} m, but 16-bit {unit.name} ends at {end:.3f} m; {meant}use {coarse}.exr"
+            )
+    bits = np.empty(depth.shape, np.uint16)
+    for top in range(0, len(depth), ROWS):  # maps may be huge, and these are 64 bits a pixel
+        rows = slice(top, top + ROWS)
+        whole = np.rint(np.where(valid[rows], depth[rows], 0) / np.float64(unit.metres or 1))
+        if unit.name != "relative":
+            whole[valid[rows]] = np.maximum(whole[valid[rows]], 1)
+        bits[rows] = whole
     return (bits << 3) | (bits >> 13) if unit.name == "sunrgbd" else bits
 
 

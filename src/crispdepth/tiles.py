@@ -14,7 +14,8 @@ TILE_FROM = 2**22  # pixels of the result: from here on, tiles
 CORE_PX = 768  # about the side of what a tile adds to the result
 HALO_PX = 192  # seen on each side beside it: what lies farther away changes a result by less than 1e-3 of the range
 GRID_PX = 16  # networks halve a picture four times, from its first row and column on
-LARGEST_STEP_PX = 2048
+LARGEST_TILE_PX = 2432  # a side of what one tile sees: 6 megapixels at once
+LARGER = 8  # a side may become an eighth longer, to be made in smaller tiles
 MIXED = 0.005  # of the depth's range: where the mean of neighbours is so far from the nearest, an edge is between them
 
 
@@ -51,18 +52,24 @@ def tiled(work: Local, rgb: Rgb | None, size: Size) -> tuple[Depth, Depth | None
 
 
 def tileable(low: Size, size: Size) -> Size | None:
-    """The least size from ``size`` on that can be made in tiles of a map of ``low``; None where none is near.
+    """The size that is made in tiles of a map of ``low`` for a result of ``size``; None where there is none.
 
-    On each axis at most one more pixel for each low pixel: 5712 pixels of 256 low ones become 5760.
+    Each side as it is where tiles of at most LARGEST_TILE_PX make it; else, of up to LARGER more, the one whose tiles
+    see the fewest pixels: 5712 pixels of 256 low ones become 6144, 24 for each.
     """
-    sides = []
-    for pixels, low_pixels in zip(size, low, strict=True):
-        near = range(pixels, pixels + low_pixels + 1)
-        side = next((n for n in near if n <= LARGEST_STEP_PX or _step(n, low_pixels)[0] <= LARGEST_STEP_PX), None)
-        if side is None:
-            return None
-        sides.append(side)
-    return sides[0], sides[1]
+    sides = [_side(pixels, low_pixels) for pixels, low_pixels in zip(size, low, strict=True)]
+    return None if None in sides else (sides[0], sides[1])  # type: ignore[return-value]
+
+
+def _side(pixels: int, low_pixels: int) -> int | None:
+    def seen(side: int) -> list[int]:
+        return [last - first for _, _, ((first, last), _) in _spans(side, low_pixels, 0)]
+
+    if max(seen(pixels)) <= LARGEST_TILE_PX:
+        return pixels
+    fits = (n for n in range(pixels + 1, pixels + pixels // LARGER + 1) if math.gcd(n, low_pixels) > 1)
+    fits = (n for n in fits if _step(n, low_pixels)[0] <= CORE_PX and max(seen(n)) <= LARGEST_TILE_PX)
+    return min(fits, key=lambda n: sum(seen(n)), default=None)
 
 
 def _taken_down(depth: Depth, size: Size) -> Depth:
