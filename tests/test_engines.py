@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -391,3 +392,35 @@ def test_the_bundled_network_by_every_engine_there_is_and_what_is_missing_is_nam
     page.write_text("nothing")
     with pytest.raises(InputError, match="no marks"):
         report.write_between(page, "engines", "text")
+
+
+def test_a_compiled_model_says_the_same_and_a_failure_names_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[Any] = []
+
+    def noted(call: Callable[..., Any], dynamic: bool) -> Callable[..., Any]:
+        def run(*parts: Any, **named: Any) -> Any:
+            sizes.append(named["low"].shape)
+            return call(*parts, **named)
+
+        assert not dynamic
+        return run
+
+    monkeypatch.setattr(torch, "compile", noted)
+    plain, (model, choice) = load("ctkt"), opened("ctkt", Wanted(engine="compile"), Machine())
+    assert (choice.engine, choice.device, choice.precision) == ("compile", "cpu", "float32")
+    assert opened("ctkt", Wanted(engine="compile"), Machine(bf16=True))[1].precision == "bf16"
+    assert opened("bicubic", Wanted(engine="compile"), Machine())[1].engine == "torch"  # nothing to compile
+    parts: dict[str, Any] = {"low": np.random.default_rng(0).random((8, 8), np.float32) + 1, "size": (32, 32)}
+    np.testing.assert_array_equal(predict(model, **parts).depth, predict(plain, **parts).depth)
+    assert sizes
+
+    def fails(call: Callable[..., Any], dynamic: bool) -> Callable[..., Any]:
+        def run(*parts: Any, **named: Any) -> Any:
+            raise torch._dynamo.exc.TorchDynamoException("no C++ compiler\nof any kind")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", fails)
+    model, _ = opened("ctkt", Wanted(engine="compile"), Machine())
+    with pytest.raises(InputError, match=r"take --engine torch \(no C\+\+ compiler of any kind"):
+        predict(model, **parts)

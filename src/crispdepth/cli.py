@@ -31,7 +31,8 @@ Root = Annotated[Path | None, typer.Option(help="The folder of the data set")]
 
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 2, never a traceback."""
-    keep_freed()
+    if sys.argv[1:2] != ["bench-speed"]:  # whose unit is a convolution of plain torch
+        keep_freed()
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except InputError as error:
@@ -130,7 +131,9 @@ def predict(
     max_hole_px: Annotated[int | None, typer.Option(help="Leave holes wider than so many pixels of the result")] = None,
     nan_holes: Annotated[bool, typer.Option(help="NaN and inf in npy and tif files mean no reading")] = False,
     suffix: Annotated[str, typer.Option(help="Extension of the results, when there are many files")] = ".png",
-    engine: Annotated[str, typer.Option(help="auto torch onnx openvino: what computes, see docs/engines.md")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="auto torch compile onnx openvino: what computes, see docs/engines.md")
+    ] = "auto",
     device: Annotated[str, typer.Option(help="auto cpu cuda mps")] = "auto",
     precision: Annotated[str, typer.Option(help="auto float32 bf16 float16")] = "auto",
     video: Annotated[
@@ -264,7 +267,7 @@ def batch_many(
     workers: Annotated[int, typer.Option(help="Ray workers; 0: as many as fit")] = 0,
     cpus: Annotated[float, typer.Option(help="CPUs of each Ray worker")] = 1,
     gpus: Annotated[float, typer.Option(help="GPUs of each Ray worker")] = 0,
-    engine: Annotated[str, typer.Option(help="auto torch onnx openvino, as in predict")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto torch compile onnx openvino, as in predict")] = "auto",
     device: Annotated[str, typer.Option(help="auto cpu cuda mps: of each worker")] = "auto",
     precision: Annotated[
         str, typer.Option(help="auto float32 bf16 float16; auto may differ where machines differ")

@@ -18,7 +18,7 @@ from crispdepth.graphs import SUFFIXES, Graph, enlargement, needed
 from crispdepth.models.catalog import load
 from crispdepth.types import Depth, InputError, Local, Model
 
-ENGINES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}  # our word: the package
+ENGINES = {"torch": "torch", "compile": "torch", "onnx": "onnxruntime", "openvino": "openvino"}  # our word: the package
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
 TOLD = ("inputs", "kind", "bytes_per_pixel", "class_names", "for_focal", "focal_for")  # if a model has it
 HALVED = ("Crisp", "Ctkt")  # classes for which 16 bits were measured; `auto` gives the others float32
@@ -79,8 +79,9 @@ class Choice:
 def choose(wanted: Wanted, model: Model, machine: Machine) -> Choice:
     """The engine for ``model``. Raises InputError for what this machine, or the engine, cannot do.
 
-    Torch unless another engine is asked for (none was faster where it was measured, docs/engines.md), on CUDA, then
-    MPS (never float64 there), then the CPU: bf16 where it multiplies such matrices itself, else float32.
+    Torch unless another engine is asked for (compiling takes minutes, and else none was faster where it was measured,
+    docs/engines.md), on CUDA, then MPS (never float64 there), then the CPU: bf16 where it multiplies such matrices
+    itself, else float32.
     """
     name = type(model).__name__
     graph = wanted.engine in ("onnx", "openvino")
@@ -102,7 +103,7 @@ def choose(wanted: Wanted, model: Model, machine: Machine) -> Choice:
     precision, why = wanted.precision, "as asked for"
     if precision == "auto":
         precision, why = _precision(device, name, machine)
-    return Choice("torch", device, precision, why)
+    return Choice("compile" if wanted.engine == "compile" else "torch", device, precision, why)
 
 
 def _precision(device: str, name: str, machine: Machine) -> tuple[str, str]:
@@ -133,12 +134,38 @@ def opened(name: str, wanted: Wanted = Wanted(), machine: Machine | None = None)
 
 def prepared(model: Model, choice: Choice) -> Model:
     """``model`` as ``choice`` says; tensors on the CPU in and out, whatever it runs on."""
-    if choice.engine != "torch":
+    if choice.engine == "compile":
+        model = compiled(model)
+    elif choice.engine != "torch":
         needed(ENGINES[choice.engine], choice.engine)
         return Converted(model, choice.engine)
     if choice.device == "cpu" and choice.precision == "float32":
         return model
     return OnDevice(model, choice.device, PRECISIONS[choice.precision])
+
+
+def compiled(model: Model) -> Model:
+    """``model``, compiled by torch for each size when it first comes; its run raises InputError where that fails.
+
+    A size of its own is faster than any size, and all that compiles. It takes about a minute and a C++ compiler.
+    """
+    if hasattr(model, "estimate"):
+        vars(model)["estimate"] = _compiling(torch.compile(model.estimate, dynamic=False))  # type: ignore[arg-type]
+    vars(model)["forward"] = _compiling(torch.compile(model.forward, dynamic=False))
+    return model
+
+
+def _compiling(call: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*parts: Any, **named: Any) -> Any:
+        try:
+            return call(*parts, **named)
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            why = " ".join(str(error).split())[:200]
+            raise InputError(f"torch could not compile this model here: take --engine torch ({why})") from error
+
+    return run
 
 
 class Converted(Model):

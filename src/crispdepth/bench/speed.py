@@ -24,7 +24,7 @@ from torch import nn
 
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import downsample
-from crispdepth.engines import Choice, Machine, prepared
+from crispdepth.engines import Choice, Machine, compiled, prepared
 from crispdepth.export import AGREE, converted, held_back_rmse
 from crispdepth.graphs import Graph
 from crispdepth.inference import predict, sharpened
@@ -114,6 +114,7 @@ def measure_engines(
     difference from torch as a share of the depth's range, and, where that is more than rounding, what it does to the
     RMSE on held-back scenes. An engine that is not here is named with why; bf16 is there where the CPU computes in it.
     """
+    keep_freed()  # as the command does
     model, sample = load(name), _scene(size, scale)
     runners: dict[str, Model] = {"torch": model, "torch.compile": _compiled(name)}
     if Machine.here().bf16:
@@ -139,8 +140,8 @@ def measure_engines(
                 start = time.perf_counter()
                 try:
                     made[label] = sharpened(runner, sample)
-                except RuntimeError as error:  # torch.compile without a C++ compiler
-                    absent[label] = str(error).splitlines()[0]
+                except InputError as error:  # no C++ compiler, say
+                    absent[label] = str(error)
                 ms[label].append(1e3 * (time.perf_counter() - start))
             if progress:
                 progress(done + 1, rounds + 1)
@@ -168,13 +169,7 @@ def measure_engines(
 
 
 def _compiled(name: str) -> Model:
-    """A copy of the model, compiled by torch at its first run."""
-    model = load(name)
-    if hasattr(model, "estimate"):
-        vars(model)["estimate"] = torch.compile(model.estimate)  # type: ignore[arg-type]
-    else:
-        model.compile()
-    return model
+    return compiled(load(name))
 
 
 def processor() -> str:
