@@ -5,7 +5,7 @@ again and again, each time killed at a random moment, until it ends by itself; t
 two workers on this machine, one of which is killed. Compares all bytes of all files.
 
     python examples/kill_batch.py --items 2000 --kills 10 --ray -o docs/scale.md
-    python examples/kill_batch.py --items 5000 --kills 0 --plot docs/batch-memory.svg
+    python examples/kill_batch.py --items 5000 --kills 0 --model crisp-tiny --plot docs/batch-memory.svg
     python examples/kill_batch.py --quick
 """
 
