@@ -31,8 +31,7 @@ Root = Annotated[Path | None, typer.Option(help="The folder of the data set")]
 
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 2, never a traceback."""
-    if sys.argv[1:2] != ["bench-speed"]:  # whose unit is a convolution of plain torch
-        keep_freed()
+    keep_freed()
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except InputError as error:

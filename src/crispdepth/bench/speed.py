@@ -52,6 +52,7 @@ def measure(
     hardly their ratio: models and units take turns. ``peak_mb``: the most memory (RSS) that a fresh process
     held, Python and torch included, from loading the model to the end of one map.
     """
+    keep_freed()  # as the command does: else times, the unit's too, depend on what happened to be freed before
     models = {name: load(name) for name in names}
     jobs: dict[str, Callable[[], object]] = {"unit": _unit(False), "unit channels_last": _unit(True)}
     jobs |= {f"model {name}": _job(model, size, scale) for name, model in models.items()}
@@ -114,7 +115,7 @@ def measure_engines(
     difference from torch as a share of the depth's range, and, where that is more than rounding, what it does to the
     RMSE on held-back scenes. An engine that is not here is named with why; bf16 is there where the CPU computes in it.
     """
-    keep_freed()  # as the command does
+    keep_freed()  # as the command does: else times depend on what happened to be freed before
     model, sample = load(name), _scene(size, scale)
     runners: dict[str, Model] = {"torch": model, "torch.compile": _compiled(name)}
     if Machine.here().bf16:
