@@ -67,8 +67,8 @@ def _side(pixels: int, low_pixels: int) -> int | None:
 
     if max(seen(pixels)) <= LARGEST_TILE_PX:
         return pixels
-    fits = (n for n in range(pixels + 1, pixels + pixels // LARGER + 1) if math.gcd(n, low_pixels) > 1)
-    fits = (n for n in fits if _step(n, low_pixels)[0] <= CORE_PX and max(seen(n)) <= LARGEST_TILE_PX)
+    near = range(pixels + 1, pixels + pixels // LARGER + 1)
+    fits = (n for n in near if _step(n, low_pixels)[0] <= CORE_PX and max(seen(n)) <= LARGEST_TILE_PX)
     return min(fits, key=lambda n: sum(seen(n)), default=None)
 
 
