@@ -129,7 +129,7 @@ def test_every_download_is_the_commands_file_byte_for_byte(server: Server, sampl
     assert kitti == predicted(sample, tmp_path, "sharp.png", "--model", "fgs", "--out-unit", "kitti")
     refused = refusal(server, f"api/runs/{token}/files/error.exr")
     assert refused.startswith("error.exr: ")  # and no path of the server
-    assert "--model crisp" in refused
+    assert "“Model” crisp" in refused
     assert told["model"] == "fgs"
 
 
@@ -322,7 +322,7 @@ def test_files_are_read_before_a_model_is_loaded(sample: Path, tmp_path: Path) -
         mine.unlink()
         files = hand_in(server, sample, low="low.png", rgb="rgb.png")
         token = ask(server, "api/runs", {"model": str(mine), "files": files})["run"]
-        assert "add --unit" in finished(server, token)["error"]
+        assert "add “Unit of the depth file” with one of" in finished(server, token)["error"]
 
 
 def test_files_are_lent_once_and_those_of_a_run_stay(
@@ -545,7 +545,7 @@ def test_a_bad_file_is_told_as_the_command_tells_it(
         page.wait_for_selector("#error:not([hidden])")
         words = ["--low", name, "--rgb", "rgb.png", "-o", "o.png", *(["--unit", unit] if unit else [])]
         told = crispdepth("predict", *words).stderr.strip()
-        assert f"error: {page.text_content('#error')}" == told
+        assert f"error: {page.text_content('#error')}" == told.replace("--unit", "“Unit of the depth file”")
         page.wait_for_selector("#go:enabled")
     page.select_option("#unit", "mm")
     sharpen(page)  # the page is not stuck

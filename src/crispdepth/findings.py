@@ -42,6 +42,18 @@ DOWNLOADS = {  # name: the field of Job that asks for it, and what it is
 }
 
 
+FIELDS = {  # of the page, by the option that a message names
+    "--unit": "“Unit of the depth file”",
+    "--scale": "“Times as large as the depth”",
+    "--size": "“Times as large as the depth”",
+    "--min-confidence": "“Least confidence”",
+    "--model": "“Model”",
+    "--low": "the depth",
+    "--rgb": "the picture",
+    "--truth": "the truth",
+}
+
+
 class Cancelled(Exception):
     """The person at the page no longer wants this run."""
 
@@ -84,12 +96,15 @@ class Run:
 
 
 def one_line(error: BaseException, folder: Path, run: Run | None = None) -> str:
-    """What the command would say, with a file's own name in place of where the page put it, inside ``folder``."""
+    """What the command would say, with a file's own name in place of where the page put it, inside ``folder``, and
+    the page's FIELDS in place of options."""
     text = " ".join(str(error).split()) or type(error).__name__
     for path in () if run is None else run.files.values():
         text = text.replace(str(path), path.name)
     text = re.sub(re.escape(str(folder)) + r"[\\/][\w-]+[\\/]", "", text)
-    return text if isinstance(error, InputError) else f"{text} ({type(error).__name__}; please report this)"
+    if not isinstance(error, InputError):
+        return f"{text} ({type(error).__name__}; please report this)"
+    return re.sub(r"--[a-z-]+", lambda option: FIELDS.get(option[0], option[0]), text)
 
 
 # ------------------------------------------------------------------------------- what is shown
