@@ -18,7 +18,7 @@ from crispdepth.data.moving import shot, way_back
 from crispdepth.io import read_depth
 from crispdepth.models.catalog import load
 from crispdepth.types import InputError, Prediction
-from crispdepth.video import Steady, carried, film, in_order
+from crispdepth.video import Steady, SteadyFilm, carried, film, in_order
 
 SIZE = (96, 128)
 
@@ -55,16 +55,47 @@ def test_noise_is_averaged_away_while_the_camera_moves() -> None:
     assert abs(float((better.depth - truth).mean())) < 0.004  # and is not behind
 
 
-def test_what_has_gone_leaves_no_ghost() -> None:
+def filmed(frames: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """Depth of a film's (depth, picture), steadied from both sides."""
+    steady = SteadyFilm()
+    results = [result for depth, rgb in frames for result in steady.push(prediction(depth), rgb)]
+    assert len(results) == max(0, len(frames) - video.AHEAD)
+    return [result.depth for result in [*results, *steady.rest()]]
+
+
+def test_what_has_gone_or_is_to_come_leaves_no_ghost() -> None:
     wall, box = texture(2).clip(0, 1), texture(3).clip(0, 1)
-    steady = Steady()
+    steady, frames = Steady(), []
     for i in range(6):
         left = 10 + 10 * i
         rgb, depth = wall.copy(), np.full(SIZE, 3.0)
         rgb[30:60, left : left + 30] = box[30:60, 10:40]
         depth[30:60, left : left + 30] = 1.0
-        result = steady(prediction(depth), rgb)
-        assert np.abs(result.depth - depth).max() < 0.05
+        frames.append((depth, rgb))
+    for (depth, rgb), both in zip(frames, filmed(frames), strict=True):
+        assert np.abs(steady(prediction(depth), rgb).depth - depth).max() < 0.05
+        assert np.abs(both - depth).max() < 0.05
+
+
+def test_frames_to_come_take_more_noise_away_than_those_before_alone() -> None:
+    wide, steady, rng = texture(size=(96, 160)), Steady(), np.random.default_rng(2)
+    truth = np.full(SIZE, 2.0)
+    frames = [(truth + rng.normal(0, 0.02, SIZE), wide[:, 2 * i : 2 * i + 128].clip(0, 1)) for i in range(7)]
+    before = [steady(prediction(depth), rgb).depth for depth, rgb in frames]
+    both = filmed(frames)
+    inner = np.s_[:, 15:110]
+    errors = [np.sqrt(((each[3] - truth)[inner] ** 2).mean()) for each in (before, both)]
+    assert errors[1] < 0.85 * errors[0]
+    np.testing.assert_allclose(both[-1], before[-1], atol=1e-6)  # nothing comes after it
+
+
+def test_a_cut_in_a_film_parts_what_is_averaged() -> None:
+    one, other = texture(4).clip(0, 1), texture(5, (48, 64)).clip(0, 1)
+    frames = [(np.full(SIZE, 1.0), one)] * 3 + [(np.full((48, 64), 4.0), other)] * 2 + [(np.full(SIZE, 2.0), one)]
+    depths = filmed(frames)
+    assert [each.shape for each in depths] == [SIZE] * 3 + [(48, 64)] * 2 + [SIZE]
+    for (truth, _), depth in zip(frames, depths, strict=True):
+        np.testing.assert_allclose(depth, truth, rtol=1e-5)
 
 
 def test_a_cut_and_another_size_begin_anew() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,12 +27,12 @@ from crispdepth.recordings import Frame, recording
 from crispdepth.reprojection import reproject, size_seen
 from crispdepth.shift import residual_shift
 from crispdepth.types import InputError, Model, Prediction, Size
-from crispdepth.video import Steady, check_sides, film, film_frame, in_order
+from crispdepth.video import SteadyFilm, check_sides, film, film_frame, in_order
 
 SPAN_FRAMES, SPAN_VALUES = 50, 20_000  # frames looked at for the colours of a film, readings of each
 USUAL_M = (0.15, 300.0)  # medians beyond are mostly a wrong unit
 SHIFT_FRAMES = 15  # of a film, looked at for --align auto
-After = Callable[[Prediction, np.ndarray | None], Prediction]
+FAULTS = (InputError, OSError, MemoryError, RuntimeError, cv2.error)  # of one file, which do not stop the others
 
 
 @dataclass(frozen=True)
@@ -45,25 +46,20 @@ class Read:
     lines: list[str]
 
 
-def run(job: Job, model: Model, settings: Settings, after: After | None = None) -> list[str]:
+def run(job: Job, model: Model, settings: Settings) -> list[str]:
     """Do one job and write its files, all or none. Returns the lines to show a person.
-
-    ``after`` takes the result and the picture at its size, (H, W, 3) or None, and gives what is written.
 
     Raises InputError for anything wrong with the input; nothing has been written then.
     """
-    return finished(read(job, settings), model, after)
+    return finished(read(job, settings), model)
 
 
-def finished(read: Read, model: Model, after: After | None = None) -> list[str]:
+def finished(read: Read, model: Model) -> list[str]:
     """What is left of ``run`` when its files are read: a wrong one costs no loading of the model."""
     if read.job.classes is not None and not hasattr(model, "depth_and_classes"):
         raise InputError("this model tells no classes apart: leave out --classes, or give --rgb alone")
     work, lines = worked(read, model)
-    if after is not None:
-        work = replace(work, result=after(work.result, work.rgb))
-    outputs, notes = outputs_of(work)
-    return lines + notes + write_all(outputs)
+    return lines + written(work)
 
 
 def read(job: Job, settings: Settings) -> Read:
@@ -110,6 +106,12 @@ def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
     rgb_size = result.depth.shape if rgb is None else rgb.shape[:2]
     at_size = None if rgb is None else _at_size(rgb, result.depth.shape)
     return Work(read.job, settings, low, at_size, rgb_size, result), lines
+
+
+def written(work: Work) -> list[str]:
+    """The last third: the files, all or none, and what to say of them. Raises InputError."""
+    outputs, notes = outputs_of(work)
+    return notes + write_all(outputs)
 
 
 def _size(read: Read) -> Size | None:
@@ -353,27 +355,30 @@ def run_all(
     model: Model,
     settings: Settings,
     progress: Callable[[list[str]], None] | None = None,
-    after: After | None = None,
 ) -> list[str]:
     """Every job in turn; one that fails is reported at the end and does not stop the others.
 
     Returns one line for each failure. ``progress`` is called after each job with the lines ``run`` returned,
-    none where it failed. ``after`` as in ``run``. What concerns all is settled first; raises InputError where that
-    fails.
+    none where it failed. What concerns all is settled first; raises InputError where that fails.
     """
     settings, _ = settled(jobs, settings)
     failures = []
     for job in jobs:
         lines: list[str] = []
         try:
-            lines = run(job, model, settings, after)
-        except (InputError, OSError, MemoryError, RuntimeError, cv2.error) as error:
-            text = str(error).splitlines()[0] if str(error) else type(error).__name__
-            named = str(job.start) in text or job.start.name in text
-            failures.append(text if named else f"{job.start}: {text}")
+            lines = run(job, model, settings)
+        except FAULTS as error:
+            failures.append(_failure(job, error))
         if progress:
             progress(lines)
     return failures
+
+
+def _failure(job: Job, error: BaseException) -> str:
+    """What is said at the end of a job that failed: one line that names its file."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    named = str(job.start) in text or job.start.name in text
+    return text if named else f"{job.start}: {text}"
 
 
 def run_video(
@@ -384,7 +389,7 @@ def run_video(
     progress: Callable[[list[str]], None] | None = None,
 ) -> list[str]:
     """As ``run_all``, for the frames of one film, in the order of the numbers in their names: depth is steadied from
-    frame to frame (``video.Steady``), and ``settled`` makes colours and shift the same in all.
+    frame to frame (``video.SteadyFilm``), and ``settled`` makes colours and shift the same in all.
 
     ``preview``: an .mp4 of pictures and depth, and its frames a second. A frame that fails is left out of it.
     """
@@ -394,21 +399,54 @@ def run_video(
         check_sides(settings.size)
     jobs = [jobs[i] for i in in_order([job.start.name for job in jobs])]
     settings, _ = settled(jobs, settings, video=True)
-    steady, failures = Steady(), []
     if preview is None:
-        return run_all(jobs, model, settings, progress, steady)
+        return _frames(jobs, model, settings, progress, None)
+    failures: list[str] = []
     try:
         with film(*preview) as show:
-
-            def after(result: Prediction, rgb: np.ndarray | None) -> Prediction:
-                result = steady(result, rgb)
-                assert settings.span is not None
-                show(film_frame(result, rgb, settings.span))
-                return result
-
-            failures += run_all(jobs, model, settings, progress, after)
+            failures += _frames(jobs, model, settings, progress, show)
     except InputError as error:
         failures.append(str(error))
+    return failures
+
+
+def _frames(
+    jobs: Sequence[Job],
+    model: Model,
+    settings: Settings,
+    progress: Callable[[list[str]], None] | None,
+    show: Callable[[np.ndarray], None] | None,
+) -> list[str]:
+    """The frames of ``run_video``: each is written when those after it that it waits for have been seen."""
+    failures: list[str] = []
+    steady, waiting = SteadyFilm(), deque[tuple[Work, list[str]]]()
+
+    def write(result: Prediction) -> None:
+        (work, lines), said = waiting.popleft(), list[str]()
+        try:
+            said = lines + written(replace(work, result=result))
+            if show is not None:
+                assert settings.span is not None
+                show(film_frame(result, work.rgb, settings.span))
+        except FAULTS as error:
+            failures.append(_failure(work.job, error))
+        if progress:
+            progress(said)
+
+    for job in jobs:
+        try:
+            work, lines = worked(read(job, settings), model)
+            ready = steady.push(work.result, work.rgb)
+        except FAULTS as error:
+            failures.append(_failure(job, error))
+            if progress:
+                progress([])
+            continue
+        waiting.append((work, lines))
+        for result in ready:
+            write(result)
+    for result in steady.rest():
+        write(result)
     return failures
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 import cv2
@@ -17,23 +19,27 @@ from crispdepth.picture import PANEL_PX, Range, colours
 from crispdepth.types import InputError, Prediction, Size
 
 FLOW_PIXELS = 1_000_000  # larger pictures are halved for the optical flow, as often as needed
-MOST_FRAMES = 6.0  # as many frames as an average ever counts for
-TOLERANCE = 1.5  # of the expected error: a past value farther away than this has little say
+MOST_FRAMES = 6.0  # as many frames as an average ever counts for, on either side
+AHEAD = 3  # frames that a film's frame waits for
+TOLERANCE = 3.0  # of the expected error: a value carried over that is farther from the new one has little say
 LEAST = 0.01  # of the depth: the least error to expect, and what is expected of a model that does not say
-OVERSHOOT = 0.02  # of the depth: a past value so far outside what stands around there now is gone
-AROUND_PX = 8
-ALIKE = 4.0  # times the usual difference of the two pictures, grey levels
+OVERSHOOT = 0.05  # of the depth: a value carried over so far outside what stands around there now is gone
+AROUND_PX = 16
+ALIKE = 8.0  # times the usual difference of the two pictures, grey levels
 MOTION_POINTS = 100  # fewer tell no motion of the camera
 LONGEST_SIDE = 2**15 - 2  # what OpenCV's remap takes
 
 
 @dataclass
-class _Past:
-    """The last frame: its colours in grey, its steadied depth, and for how many frames each pixel counts."""
+class _Frame:
+    """A frame: its own result, its colours in grey, the flow from it to the one before and back (None: nothing of its
+    size before it), its depth with that carried over from one side, and for how many frames each pixel counts."""
 
+    result: Prediction
     grey: np.ndarray
+    flows: tuple[np.ndarray, np.ndarray] | None
     depth: np.ndarray
-    frames: np.ndarray
+    count: np.ndarray
 
 
 class Steady:
@@ -52,20 +58,50 @@ class Steady:
     """
 
     def __init__(self) -> None:
-        self._past: _Past | None = None
+        self._last: _Frame | None = None
 
     def __call__(self, result: Prediction, rgb: np.ndarray | None) -> Prediction:
         """``result`` steadied; ``rgb`` (H, W, 3) float in 0..1 is its picture. Raises InputError without one."""
+        return replace(result, depth=self.step(result, rgb).depth)
+
+    def step(self, result: Prediction, rgb: np.ndarray | None) -> _Frame:
+        """The same, as the frame that the next one is averaged with."""
         if rgb is None or rgb.shape[:2] != result.depth.shape:
             raise InputError("--video follows the motion in the colours: pass --rgb")
         check_sides(result.depth.shape)
         grey = cv2.cvtColor(np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
-        past = self._past
-        depth, frames = result.depth, np.ones_like(result.depth)
-        if past is not None and past.grey.shape == grey.shape:
-            depth, frames = _averaged(result, past, grey)
-        self._past = _Past(grey, depth, frames)
-        return replace(result, depth=depth)
+        frame, last = _alone(result, grey), self._last
+        if last is not None and last.grey.shape == grey.shape:
+            frame.flows = (_flow(grey, last.grey), _flow(last.grey, grey))
+            frame.depth, frame.count = _averaged(frame, last, *frame.flows)
+        self._last = frame
+        return frame
+
+
+class SteadyFilm:
+    """As ``Steady``, with AHEAD frames to come as well: each result is the mean of both sides', its own counted once.
+
+    ``push`` gives the frame that came AHEAD calls ago, once there is one; ``rest`` those that still wait.
+    """
+
+    def __init__(self) -> None:
+        self._steady = Steady()
+        self._waiting: deque[_Frame] = deque()
+
+    def push(self, result: Prediction, rgb: np.ndarray | None) -> list[Prediction]:
+        """Take one frame more, as ``Steady``; none or one is given back, in order. Raises InputError."""
+        self._waiting.append(self._steady.step(result, rgb))
+        return [self._first()] if len(self._waiting) > AHEAD else []
+
+    def rest(self) -> list[Prediction]:
+        """The last frames of the film."""
+        return [self._first() for _ in range(len(self._waiting))]
+
+    def _first(self) -> Prediction:
+        frame = self._waiting.popleft()
+        after = _from_after(frame, self._waiting)
+        depth = frame.count * frame.depth + after.count * after.depth - frame.result.depth
+        return replace(frame.result, depth=depth / (frame.count + after.count - 1))
 
 
 def check_sides(size: Size) -> None:
@@ -75,27 +111,48 @@ def check_sides(size: Size) -> None:
         raise InputError(f"--video takes sides of up to {LONGEST_SIDE} pixels, not {asked}: ask for less with --size")
 
 
-def _averaged(result: Prediction, past: _Past, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The new depth with the past one in it, and for how many frames each pixel counts."""
-    place, met = way_back(grey, past.grey)
+def _alone(result: Prediction, grey: np.ndarray) -> _Frame:
+    """A frame with nothing carried over."""
+    return _Frame(result, grey, None, result.depth, np.ones_like(result.depth))
+
+
+def _from_after(frame: _Frame, later: Iterable[_Frame]) -> _Frame:
+    """``frame`` with what ``later`` frames, in order, carry back to it, up to the first that begins anew."""
+    film = [frame, *takewhile(lambda each: each.flows is not None, later)]
+    joined = _alone(film[-1].result, film[-1].grey)
+    for each, after in zip(film[-2::-1], film[:0:-1], strict=True):
+        assert after.flows is not None
+        joined, last = _alone(each.result, each.grey), joined
+        joined.depth, joined.count = _averaged(joined, last, *after.flows[::-1])
+    return joined
+
+
+def _averaged(frame: _Frame, past: _Frame, there: np.ndarray, back: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The depth of ``frame`` with that of ``past`` in it, and for how many frames each pixel counts."""
+    place, met = _place(there, back)
     before = carried(past.depth, place)
-    frames = carried(past.frames, place, cv2.INTER_LINEAR)
-    now = result.depth
-    error = np.maximum(LEAST * np.abs(now), 0 if result.error is None else result.error)
+    count = carried(past.count, place, cv2.INTER_LINEAR)
+    now, its_error = frame.result.depth, frame.result.error
+    error = np.maximum(LEAST * np.abs(now), 0 if its_error is None else its_error)
     error = np.maximum(error, 1e-4 * np.abs(now).max() + 1e-12)  # ``relative`` may be 0
     before = _kept_up(before, now, met, error)
     low, high = _around(now)
     room = OVERSHOOT * np.abs(now)
     near = np.exp(-0.5 * ((before - now) / (TOLERANCE * error)) ** 2)
-    weight = frames * near * _alike(grey, past.grey, place) * (met & (before > low - room) & (before < high + room))
+    alike = _alike(frame.grey, past.grey, place)
+    weight = count * near * alike * (met & (before > low - room) & (before < high + room))
     return (now + weight * before) / (1 + weight), np.minimum(1 + weight, MOST_FRAMES)
 
 
 def way_back(grey: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where each pixel of ``grey`` (H, W) uint8 was in ``before``: columns and rows (H, W, 2) float32, and where
     that is sure: the flow back and the flow forth meet, inside the picture."""
-    height, width = grey.shape
-    there, back = _flow(grey, before), _flow(before, grey)
+    return _place(_flow(grey, before), _flow(before, grey))
+
+
+def _place(there: np.ndarray, back: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same, of the flow (H, W, 2) to the other picture and the flow back."""
+    height, width = there.shape[:2]
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     place = np.stack([columns, rows], -1) + there
     returned = cv2.remap(back, place, None, cv2.INTER_LINEAR)  # type: ignore[call-overload]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ from crispdepth.degradation import add_noise, downsample
 from crispdepth.inference import predict
 from crispdepth.metrics import flicker, rmse
 from crispdepth.models.catalog import load
-from crispdepth.types import Depth, InputError, Mask, Sample
-from crispdepth.video import Steady, carried
+from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Sample
+from crispdepth.video import SteadyFilm, carried
 from crispdepth.video import way_back as flow_back
 
 NOISES = (0.0, 0.01)  # of the depth: a clean low map, and one as a phone's or a time-of-flight camera's
@@ -96,16 +97,10 @@ def measure(
     for noise in NOISES:
         figures: dict[str, list[float]] = {"rmse": [], "steady rmse": [], "flicker": [], "steady flicker": []}
         for film in films:
-            steady, generator = Steady(), torch.Generator().manual_seed(0)
             before: tuple[Sample, list[Depth]] | None = None
-            for i, sample in enumerate(film.frames()):
+            for i, (sample, results) in enumerate(_results(network, film, scale, noise)):
                 truth, valid = _truth(sample)
-                low, seen = downsample(truth, valid, scale)
-                low = add_noise(low, noise, generator, power=1)
-                picture = _picture(sample)
-                plain = predict(network, low=low, rgb=picture, valid=seen & (low > 0))
-                better = steady(plain, picture)
-                errors = [torch.where(valid, _tensor(p.depth) - truth, 0) for p in (plain, better)]
+                errors = [torch.where(valid, _tensor(result.depth) - truth, 0) for result in results]
                 if before is not None:
                     place, sure = film.back(i, sample, before[0])
                     for word, error, old in zip(("", "steady "), errors, before[1], strict=True):
@@ -120,6 +115,26 @@ def measure(
         rows[f"{noise:.0%}"] = {key: float(np.mean(values)) for key, values in figures.items()}
     frames = sum(film.count for film in films)
     return {"model": model, "films": f"{films[0].name}, {frames} frames", "scale": scale, "noise": rows}
+
+
+def _results(
+    network: Model, film: Film, scale: float, noise: float
+) -> Iterator[tuple[Sample, tuple[Prediction, Prediction]]]:
+    """Each frame with its result alone and its result steadied."""
+    steady, generator = SteadyFilm(), torch.Generator().manual_seed(0)
+    waiting: deque[tuple[Sample, Prediction]] = deque()
+    for sample in film.frames():
+        truth, valid = _truth(sample)
+        low, seen = downsample(truth, valid, scale)
+        low = add_noise(low, noise, generator, power=1)
+        picture = _picture(sample)
+        plain = predict(network, low=low, rgb=picture, valid=seen & (low > 0))
+        waiting.append((sample, plain))
+        for better in steady.push(plain, picture):
+            one, alone = waiting.popleft()
+            yield one, (alone, better)
+    for (one, alone), better in zip(waiting, steady.rest(), strict=True):
+        yield one, (alone, better)
 
 
 def table(result: dict[str, Any]) -> str:
