@@ -92,6 +92,19 @@ def test_evaluate_writes_json_and_prints_protocol_and_count(tmp_path: Path) -> N
     refused(crispdepth("evaluate", *words), "leave out --unit")
 
 
+def test_evaluate_says_that_scale_plays_no_part_only_where_it_was_given(tmp_path: Path) -> None:
+    for part in ("rgb", "depth", "low"):
+        (tmp_path / part).mkdir()
+    np.save(tmp_path / "depth" / "a.npy", np.full((48, 64), 2, dtype=np.float32))
+    np.save(tmp_path / "low" / "a.npy", np.full((12, 16), 2, dtype=np.float32))
+    Image.new("RGB", (64, 48)).save(tmp_path / "rgb" / "a.png")
+    words = ["evaluate", "--model", "bicubic", "--set", "folder", "--root", tmp_path, "--protocol", "park"]
+    for given, told in ([], False), (["--scale", 4], False), (["--scale", 8], True):
+        done = crispdepth(*words, *given)
+        assert "folder x4" in done.stdout, done.stderr
+        assert ("x4, not --scale" in done.stdout) == told
+
+
 @pytest.mark.parametrize(
     ("words", "cure"),
     [

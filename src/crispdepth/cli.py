@@ -348,7 +348,7 @@ def evaluate(
     model: Annotated[str, typer.Option(help="See `crispdepth names`")],
     set_name: Annotated[str, typer.Option("--set", help="See `crispdepth names`")],
     root: Root = None,
-    scale: Annotated[float, typer.Option(help="Low map smaller by this factor")] = 8,
+    scale: Annotated[float | None, typer.Option(help="Low map smaller by this factor; by default 8")] = None,
     protocol: Annotated[
         str | None, typer.Option(help="How the low map is made and what is cut; by default fdsr, or the set's own")
     ] = None,
@@ -364,10 +364,17 @@ def evaluate(
         report.check_json(json_path)
     with report.progress_bar(f"{model} on {set_name}") as progress:
         result = evaluation.evaluate(
-            catalog.load(model), set_name, root, scale, protocol, name=model, unit=unit, progress=progress
+            catalog.load(model),
+            set_name,
+            root,
+            8 if scale is None else scale,
+            protocol,
+            name=model,
+            unit=unit,
+            progress=progress,
         )
     typer.echo(report.table([result]))
-    if result.scale != scale:
+    if scale is not None and result.scale != scale:
         typer.echo(f"note     protocol {result.protocol} takes the sensor's own maps: x{result.scale:g}, not --scale")
     if json_path is not None:
         report.write_json(json_path, result.as_json())
