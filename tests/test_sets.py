@@ -262,6 +262,15 @@ def test_names_and_info_tell_of_every_set() -> None:
         assert row.source in info(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [("kitti", ("data set", "unit")), ("ctkt", ("model", "protocol")), ("tofdsr", ("data set", "protocol"))],
+)
+def test_info_tells_every_meaning_of_a_name(name: str, kinds: tuple[str, ...]) -> None:
+    told = info(name).split("\n\n")
+    assert all(part.startswith(f"{kind} {name}") for kind, part in zip(kinds, told, strict=True))
+
+
 def test_protocols_treat_eigens_nyu_like_nyu() -> None:
     for protocol in PROTOCOLS.values():
         assert protocol.border("nyu_eigen") == protocol.border("nyu")

@@ -34,25 +34,33 @@ def _mark(name: str) -> str:
 
 
 def info(name: str) -> str:
-    """What a model, a data set, a protocol or a unit is. Raises InputError offering the nearest names."""
-    if name in CATALOG:
-        return _model(name)
-    if name in SETS:
-        row = SETS[name]
-        unit = {"m": "metres", "levels": "8-bit levels"}.get(row.unit, "as --unit says")
-        return f"data set {name}\n  unit      {unit}\n  needs     {row.layout}\n  source    {row.source}"
-    if name in PROTOCOLS:
-        protocol = PROTOCOLS[name]
-        metres = protocol.describe("", "cm")
-        levels = protocol.describe("", "levels")
-        lines = [f"protocol {name}", f"  used by   {protocol.used_by}", f"  metres    {metres}"]
-        exceptions = [f"{px} px on {set_name}" for set_name, px in protocol.borders.items()]
-        exceptions += [f"{s} clipped to {a:g}–{b:g} m" for s, (a, b) in protocol.clip_truth_m.items()]
-        lines += [f"  levels    {levels}", f"  authors' normalisation: {protocol.normalisation}"]
-        return "\n".join(lines + [f"  but       {', '.join(exceptions)}"] * bool(exceptions))
-    if name in UNITS:
-        return f"unit {name}\n  means     {UNITS[name].text}"
-    raise InputError.unknown("model, data set, protocol or unit", name, [*CATALOG, *SETS, *PROTOCOLS, *UNITS])
+    """What each model, data set, protocol and unit of this name is. Raises InputError offering the nearest names."""
+    rooms = ((CATALOG, _model), (SETS, _set), (PROTOCOLS, _protocol), (UNITS, _unit))
+    found = [described(name) for rows, described in rooms if name in rows]
+    if not found:
+        raise InputError.unknown("model, data set, protocol or unit", name, [*CATALOG, *SETS, *PROTOCOLS, *UNITS])
+    return "\n\n".join(found)
+
+
+def _set(name: str) -> str:
+    row = SETS[name]
+    unit = {"m": "metres", "levels": "8-bit levels"}.get(row.unit, "as --unit says")
+    return f"data set {name}\n  unit      {unit}\n  needs     {row.layout}\n  source    {row.source}"
+
+
+def _protocol(name: str) -> str:
+    protocol = PROTOCOLS[name]
+    metres = protocol.describe("", "cm")
+    levels = protocol.describe("", "levels")
+    lines = [f"protocol {name}", f"  used by   {protocol.used_by}", f"  metres    {metres}"]
+    exceptions = [f"{px} px on {set_name}" for set_name, px in protocol.borders.items()]
+    exceptions += [f"{s} clipped to {a:g}–{b:g} m" for s, (a, b) in protocol.clip_truth_m.items()]
+    lines += [f"  levels    {levels}", f"  authors' normalisation: {protocol.normalisation}"]
+    return "\n".join(lines + [f"  but       {', '.join(exceptions)}"] * bool(exceptions))
+
+
+def _unit(name: str) -> str:
+    return f"unit {name}\n  means     {UNITS[name].text}"
 
 
 def _model(name: str) -> str:
