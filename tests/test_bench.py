@@ -220,7 +220,7 @@ def test_the_sensors_own_maps_are_reported_with_their_own_scale(tmp_path: Path) 
     ("arguments", "cure"),
     [
         (("middelbury", None, 8, "fdsr"), "did you mean middlebury"),
-        (("middlebury", None, 8, "fdsr"), "--root"),
+        (("middlebury", None, 8, "fdsr"), r"--root \(root=…\)"),
         (("middlebury", Path("nowhere"), 8, "fdsr"), "Middlebury_NN_output_color.png"),
         (("middlebury", Path("nowhere"), 8, "fdrs"), "did you mean fdsr"),
         (("middlebury", Path("nowhere"), 0.5, "fdsr"), "1 to 64"),

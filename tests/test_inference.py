@@ -115,6 +115,27 @@ def test_a_mistake_is_answered_with_its_cure(arguments: dict[str, Any], cure: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option", "word"),
+    [
+        ({"low": (LOW * 1000).astype(np.uint16)}, "--unit", "unit"),
+        ({"low": LOW, "unit": "sunrgbd"}, "--unit", "unit"),
+        ({"rgb": None, "size": None}, "--rgb", "rgb"),
+        ({"model": "bicubic", "rgb": None}, "--rgb", "rgb"),
+        ({"size": (10**6, 10**6)}, "--size", "size"),
+        ({"focal_px": 500}, "--focal", "focal_px"),
+        ({"min_confidence": 1}, "--min-confidence", "min_confidence"),
+        ({"confidence_max": 100}, "--confidence-max", "confidence_max"),
+        ({"confidence": np.full_like(LOW, 1), "min_confidence": 9}, "--min-confidence 9", "min_confidence"),
+        ({"confidence": np.full_like(LOW, 1), "confidence_max": -1}, "--confidence-max -1", "confidence_max"),
+        ({"confidence": np.full_like(LOW, 7)}, "--confidence-max 100", "confidence_max"),
+    ],
+)
+def test_a_message_speaks_python_beside_the_command(arguments: dict[str, Any], option: str, word: str) -> None:
+    with pytest.raises(InputError, match=rf"{option}\b[^()]*\({word}="):
+        cd.predict(**{"model": "fgs", "low": LOW, "rgb": RGB, **arguments})
+
+
 def test_shapes_may_differ_by_a_low_pixel_of_rounding_only() -> None:
     check_aspect((46, 52), (370, 413))  # Middlebury at x8
     check_aspect((192, 256), (1440, 1920))
@@ -128,5 +149,5 @@ def test_a_huge_result_is_refused_before_it_is_begun() -> None:
     check_size((1440, 1920), model, (192, 256))
     with pytest.raises(InputError, match="GiB"):
         check_size((100_000, 100_000), model, (1000, 1000))
-    with pytest.raises(InputError, match=r"ask for less with --size$"):
+    with pytest.raises(InputError, match=r"ask for less with --size \(size=…\)$"):
         check_size((12288, 16384), model, (192, 256))  # in tiles, but beyond every limit

@@ -112,11 +112,11 @@ def test_too_large_numbers_are_refused_not_turned_into_inf(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"depth": np.full((2, 2), 70.0)}, r"65\.535 m; use --out-unit kitti or \.exr"),
+        ({"depth": np.full((2, 2), 70.0)}, r"65\.535 m; use --out-unit kitti \(out_unit='kitti'\) or \.exr"),
         ({"depth": np.full((2, 2), 300.0)}, r"65\.535 m; use \.exr"),
         ({"depth": np.full((2, 2), 300.0), "out_unit": "kitti"}, r"255\.996 m; use \.exr"),
-        ({"depth": ramp(), "out_unit": "m"}, "--out-unit mm"),
-        ({"depth": ramp(), "out_unit": "disparity"}, "cannot be written as disparity"),
+        ({"depth": ramp(), "out_unit": "m"}, r"--out-unit mm \(out_unit='mm'\)"),
+        ({"depth": ramp(), "out_unit": "disparity"}, r"as disparity.*\(out_unit=…\)"),
         ({"depth": ramp(), "unit": "relative", "out_unit": "mm"}, "cannot be written as mm"),
         ({"depth": ramp() / 10, "unit": "relative"}, r"1 %.*\.exr or \.npy"),
         ({"depth": ramp() * -9000, "unit": "relative"}, r"16 bits.*\.exr or \.npy"),

@@ -135,5 +135,5 @@ def test_a_phones_24_megapixels_are_made_in_tiles_at_a_fraction_of_their_memory(
     model = load("crisp")
     vars(model)["bytes_per_pixel"] = 10_000  # more than any machine has
     inference.check_size((4284, 5712), model, (192, 256))
-    with pytest.raises(InputError, match=r"ask for less with --size$"):
+    with pytest.raises(InputError, match=r"ask for less with --size \(size=…\)$"):
         inference.check_size((6000, 8000), model, (1, 1))

@@ -45,7 +45,7 @@ def scale_of(values: np.ndarray, full: float | None = None) -> Scale:
     known = values[~np.isnan(values)] if values.dtype.kind == "f" else values
     low, high = (float(known.min()), float(known.max())) if known.size else (np.nan, np.nan)
     if full is not None and not 0 < full <= 65535:
-        raise InputError(f"--confidence-max {full:g} is out of range: above 0, up to 65535")
+        raise InputError(f"--confidence-max {full:g} (confidence_max=…) is out of range: above 0, up to 65535")
     if full is None and whole and ARKIT.full < high <= 100 and low >= 0:
         raise InputError(f"confidence ends at {high:g}: add --confidence-max 100 or 255 (confidence_max=…)")
     if full is None:
@@ -53,7 +53,8 @@ def scale_of(values: np.ndarray, full: float | None = None) -> Scale:
     if not 0 <= low <= high <= full:
         raise InputError(
             f"confidence spans {low:g}..{high:g}, and {full:g} is taken for sure: whole numbers of 0, 1, 2 (ARKit) or "
-            "0..255 and floats of 0..1 are known; say the end of others, such as --confidence-max 100"
+            "0..255 and floats of 0..1 are known; "
+            "say the end of others, such as --confidence-max 100 (confidence_max=100)"
         )
     return ARKIT if whole and full == ARKIT.full else Scale(f"0..{full:g}", full)
 
@@ -66,7 +67,8 @@ def trusted(values: np.ndarray, least: float | None = None, full: float | None =
     scale = scale_of(values, full)
     least = scale.least if least is None else least
     if not 0 <= least <= scale.most:
-        raise InputError(f"--min-confidence {least:g} is out of range: it is counted from 0 to {scale.most:g} here")
+        wrong = f"--min-confidence {least:g} (min_confidence=…) is out of range"
+        raise InputError(f"{wrong}: it is counted from 0 to {scale.most:g} here")
     shares = values / (scale.full / scale.most)
     return np.nan_to_num(shares.astype(np.float32), nan=-1) >= np.float32(least)
 

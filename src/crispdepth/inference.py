@@ -73,13 +73,16 @@ def predict(
             )
         return _from_rgb(model, rgb, size, focal_px)
     if focal_px is not None:
-        raise InputError("--focal is for depth from a picture alone: leave it out, the low map has the scale")
+        raise InputError(
+            "--focal (focal_px=…) is for depth from a picture alone: leave it out, the low map has the scale"
+        )
     low_map, mask, unit = _low_tensors(low, valid, unit)
     if confidence is not None:
         mask = mask & _trusted(confidence, min_confidence, confidence_max, mask)
         low_map = torch.where(mask, low_map, 0)
     elif min_confidence is not None or confidence_max is not None:
-        given = "--min-confidence" if min_confidence is not None else "--confidence-max"
+        name = "min_confidence" if min_confidence is not None else "confidence_max"
+        given = f"--{name.replace('_', '-')} ({name}=…)"
         raise InputError(f"{given} is for a sensor's own confidence: add --confidence (confidence=…)")
     rgb_map = None if rgb is None else _rgb_tensor(rgb)
     if size is None:
@@ -151,7 +154,7 @@ def _from_rgb(model: Model, rgb: Array | None, size: Size | None, focal_px: floa
     check_aspect((whole.shape[-2], whole.shape[-1]), size)
     picture = resize_rgb(whole, size)
     if focal_px is not None and not hasattr(model, "for_focal"):
-        raise InputError("this model does not say which focal length its depth is for: leave out --focal")
+        raise InputError("this model does not say which focal length its depth is for: leave out --focal (focal_px=…)")
     both: Any = getattr(model, "depth_and_classes", None)
     with torch.inference_mode():
         depth, classes = (model(rgb=picture), None) if both is None else both(rgb=picture)
@@ -285,7 +288,9 @@ def _rgb_tensor(rgb: Array) -> Rgb:
 
 def _output_size(model: Model, rgb: Rgb | None) -> Size:
     if rgb is None:
-        need = "--rgb" if "rgb" in model.inputs else "--size WxH or --scale S (size=(H, W)), or --rgb"
+        need = "--rgb (rgb=…)"
+        if "rgb" not in model.inputs:
+            need = f"--size WxH or --scale S (size=(H, W)), or {need}"
         raise InputError(f"how large shall the result be? pass {need}")
     return rgb.shape[-2], rgb.shape[-1]
 
@@ -305,7 +310,7 @@ def check_size(size: Size, model: Model, low: Size) -> None:
     if height * width > MAX_PIXELS or need > memory:
         raise InputError(
             f"size {width}x{height} needs about {need / 2**30:.1f} GiB and this machine has "
-            f"{memory / 2**30:.1f} (limit {MAX_PIXELS / 1e6:.0f} megapixels): ask for less with --size"
+            f"{memory / 2**30:.1f} (limit {MAX_PIXELS / 1e6:.0f} megapixels): ask for less with --size (size=…)"
         )
 
 

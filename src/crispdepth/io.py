@@ -112,7 +112,8 @@ def _default_unit(raw: Raw) -> Unit:
         return parse_unit(raw.unit)
     if raw.values.dtype.kind == "f":
         return UNITS["m"]
-    raise InputError(f"holds whole numbers ({raw.values.dtype}) and no unit; add --unit with one of {', '.join(UNITS)}")
+    cure = f"add --unit with one of {', '.join(UNITS)} (unit=…)"
+    raise InputError(f"holds whole numbers ({raw.values.dtype}) and no unit; {cure}")
 
 
 def _in_metres(raw: Raw, unit: Unit, nan_holes: bool) -> DepthFile:
@@ -142,7 +143,7 @@ def _in_metres(raw: Raw, unit: Unit, nan_holes: bool) -> DepthFile:
 def _rotated(values: np.ndarray) -> np.ndarray:
     """SUN RGB-D stores millimetres with the bits rotated left by three (its toolbox, read3dPoints.m)."""
     if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 65535:
-        raise InputError("unit sunrgbd is for 16-bit whole numbers; choose another --unit")
+        raise InputError("unit sunrgbd is for 16-bit whole numbers; choose another --unit (unit=…)")
     bits = values.astype(np.uint16)
     return (bits >> 3) | (bits << 13)
 
@@ -296,11 +297,11 @@ def _target_unit(suffix: str, unit: str, out_unit: str | None) -> Unit:
     row = parse_unit(out_unit or ("mm" if suffix == ".png" and unit == "m" else unit))
     if row.depth_unit != unit:
         wanted = "a metric unit such as mm" if unit == "m" else unit
-        raise InputError(f"{unit} depth cannot be written as {row.name}; choose --out-unit {wanted}")
+        raise InputError(f"{unit} depth cannot be written as {row.name}; choose --out-unit {wanted} (out_unit=…)")
     if suffix == ".png" and not row.integer:
-        raise InputError("a PNG holds whole numbers, no metres; choose --out-unit mm, or .exr")
+        raise InputError("a PNG holds whole numbers, no metres; choose --out-unit mm (out_unit='mm'), or .exr")
     if suffix not in (".png", ".tif", ".tiff") and row.name == "sunrgbd":
-        raise InputError("sunrgbd is for 16-bit files; write .png, or choose --out-unit mm")
+        raise InputError("sunrgbd is for 16-bit files; write .png, or choose --out-unit mm (out_unit='mm')")
     return row
 
 
@@ -309,7 +310,7 @@ def _floats(depth: np.ndarray, valid: np.ndarray, unit: Unit) -> np.ndarray:
         scale = 1.0 if unit.metres is None else unit.metres
         stored = (depth if scale == 1 else depth / np.float64(scale)).astype(np.float32)
     if not np.isfinite(stored[valid]).all():
-        raise InputError("values are too large for float32; check the depth or choose another --out-unit")
+        raise InputError("values are too large for float32; check the depth or choose another --out-unit (out_unit=…)")
     stored[~valid] = np.nan if unit.name == "relative" else 0
     return stored
 
@@ -322,7 +323,7 @@ def _whole_numbers(depth: np.ndarray, valid: np.ndarray, unit: Unit) -> np.ndarr
     else:
         far, end = float(np.max(depth, where=valid, initial=0)), 65535 * unit.metres
         if np.rint(far / np.float64(unit.metres)) > 65535:
-            coarse = "--out-unit kitti or " if unit.name != "kitti" and far < 255.9 else ""
+            coarse = "--out-unit kitti (out_unit='kitti') or " if unit.name != "kitti" and far < 255.9 else ""
             meant = "is the depth's unit right (--unit mm)? else " if far > USUAL_FAR_M else ""
             raise InputError(
                 f"reaches {far:.3f} m, but 16-bit {unit.name} ends at {end:.3f} m; {meant}use {coarse}.exr"

@@ -66,7 +66,7 @@ def find(name: str, root: Path | None, unit: str | None = None, part: str = "tes
         raise InputError.unknown("data set", name, SETS)
     row = SETS[name]
     if row.unit and unit is not None:
-        raise InputError(f"data set {name} has a unit of its own: leave out --unit")
+        raise InputError(f"data set {name} has a unit of its own: leave out --unit (unit=…)")
     samples = row.samples if part == "test" else row.train
     if samples is None:
         learnable = ", ".join(other for other, r in SETS.items() if r.train)
@@ -76,7 +76,7 @@ def find(name: str, root: Path | None, unit: str | None = None, part: str = "tes
     root = root or _kept(name)
     if root is None:
         raise InputError(
-            f"data set {name} needs --root, a folder with {row.layout} "
+            f"data set {name} needs --root (root=…), a folder with {row.layout} "
             f"(or put it at $CRISPDEPTH_DATA/{name}, where all your data sets are)"
         )
     readers = samples(root) if row.unit else samples(root, unit)
