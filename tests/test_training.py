@@ -8,14 +8,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import two_processes
+from PIL import Image
 from safetensors.torch import load_file
+from test_cli import crispdepth, refused
 
 from crispdepth.data.augmentation import EASY, Sensors, bent, fattened, holes, sensed
 from crispdepth.data.scenes import scenes
 from crispdepth.data.textures import Dice
+from crispdepth.io import read_depth
 from crispdepth.losses import absolute, expected_error, root_square
 from crispdepth.models.crisp import Crisp, CrispConfig
 from crispdepth.models.ctkt import Ctkt, CtktConfig
@@ -249,8 +253,47 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path, monkey
     assert list((tmp_path / "whole" / "pictures").glob("step-*.png"))
 
 
+def pairs(folder: Path, count: int) -> Path:
+    """A data set of one's own, in millimetres: rgb/a.png beside depth/a.png, then b, c …"""
+    rng = np.random.default_rng(0)
+    for part, shape, kind in (("rgb", (64, 80, 3), np.uint8), ("depth", (64, 80), np.uint16)):
+        (folder / part).mkdir(parents=True)
+        for name in "abcdef"[:count]:
+            Image.fromarray(rng.integers(1, 255, shape).astype(kind)).save(folder / part / f"{name}.png")
+    return folder
+
+
+def test_a_forgotten_unit_is_one_line_and_leaves_no_run(tmp_path: Path) -> None:
+    words = ["train", "crisp", "--data", "folder", "--root", pairs(tmp_path / "mine", 1), "-o", tmp_path / "run"]
+    refused(crispdepth(*words), "^error: .*a.png: holds whole numbers .*add --unit")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_cannot_be_read_is_one_line_and_another_recipe_may_follow(tmp_path: Path) -> None:
+    mine = pairs(tmp_path / "mine", 2)
+    (mine / "depth" / "b.png").write_text("this is no picture")
+    lessons = source("folder", mine, "mm", None)
+    with pytest.raises(InputError) as caught:
+        train(RECIPE, tmp_path / "run", accelerator="cpu", source=lessons, workers=1)
+    with pytest.raises(InputError) as read:
+        read_depth(mine / "depth" / "b.png", "mm")
+    assert str(caught.value) == str(read.value)
+    short = dataclasses.replace(RECIPE, steps=1, validate_every=1)
+    clean = source("folder", pairs(tmp_path / "clean", 1), "mm", None)
+    assert train(short, tmp_path / "run", accelerator="cpu", source=clean, workers=0).is_file()
+    with pytest.raises(InputError, match="another recipe"):
+        train(RECIPE, tmp_path / "run", accelerator="cpu", source=clean)
+
+
+def test_a_start_that_is_refused_leaves_no_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a Bicubic"):
+        train(dataclasses.replace(RECIPE, start="bicubic"), tmp_path / "run", accelerator="cpu")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_belongs_to_one_recipe(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text("{}")
+    (tmp_path / "weights.safetensors").touch()  # of a run that came as far
     with pytest.raises(InputError, match="another recipe"):
         train(RECIPE, tmp_path, accelerator="cpu")
 

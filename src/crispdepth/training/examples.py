@@ -142,6 +142,7 @@ def source(data: str, root: Path | None, unit: str | None, scenes_folder: Path |
     """Where the pictures of ``data`` come from: ``scenes``, or the training part of a data set by name.
 
     Several, with commas between, make one run; then each names its own folder: ``scenes,nyu=FOLDER,folder=FOLDER``.
+    Of each set one sample is read: a forgotten unit is told now, not by a run that has begun. Raises InputError.
     """
     parts: list[Source] = []
     for word in data.split(","):
@@ -150,7 +151,9 @@ def source(data: str, root: Path | None, unit: str | None, scenes_folder: Path |
             parts.append(Scenes(scenes_folder))
         else:
             says = unit if name == "folder" or "," not in data else None
-            parts.append(Pictures(find(name, Path(own) if equals else root, says, part="train")))
+            readers = find(name, Path(own) if equals else root, says, part="train")
+            next(iter(readers.values()))()
+            parts.append(Pictures(readers))
     return parts[0] if len(parts) == 1 else Several(parts)
 
 

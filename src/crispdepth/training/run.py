@@ -50,11 +50,9 @@ def train(
     again with the same folder it goes on from the newest checkpoint. ``accelerator``, ``devices``, ``nodes``
     are Lightning's own. ``source``: where pictures come from; by default scenes are made. ``report``: a folder with
     middlebury/ and lu/ in it, whose figures are logged and decide nothing. ``workers``: processes that make
-    examples on a CPU. Raises InputError when the folder holds a run of another recipe.
+    examples on a CPU. Raises InputError when the folder holds weights of another recipe, and for what cannot be read.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     _check_same_recipe(recipe, folder)
-    write_recipe(recipe, folder)
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(recipe.seed, verbose=False)
     newest = _newest_checkpoint(folder)
@@ -62,7 +60,12 @@ def train(
     task = TASKS[type(recipe)](recipe, folder, source, report)
     with _quiet():
         trainer = _trainer(recipe, folder, accelerator, devices, nodes, _step_of(newest))
-        trainer.fit(task, datamodule=_Examples(task, _step_of(newest), workers), ckpt_path=newest)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_recipe(recipe, folder)  # last: what was refused so far leaves nothing behind
+        try:
+            trainer.fit(task, datamodule=_Examples(task, _step_of(newest), workers), ckpt_path=newest)
+        except InputError as error:  # from a process that makes examples torch hands on the whole traceback
+            raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
     if trainer.is_global_zero:
         save_weights(task.network, folder)
     return folder / WEIGHTS
@@ -148,7 +151,8 @@ def _step_of(path: Path | None) -> int:
 
 
 def _check_same_recipe(recipe: Recipe, folder: Path) -> None:
-    """A folder belongs to one recipe: going on with another would be neither."""
+    """What was learnt belongs to one recipe: going on with another would be neither."""
     path = folder / "recipe.json"
-    if path.is_file() and path.read_text() != recipe_text(recipe):
+    learnt = _newest_checkpoint(folder) or (folder / WEIGHTS).is_file()
+    if learnt and path.is_file() and path.read_text() != recipe_text(recipe):
         raise InputError(f"{folder} holds a run of another recipe: name a new folder, or delete this one")
