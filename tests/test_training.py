@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +254,43 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path, monkey
         torch.testing.assert_close(weights[name], expected[name], rtol=0, atol=1e-3)
     assert len(list((tmp_path / "killed" / "metrics").iterdir())) == 2
     assert list((tmp_path / "whole" / "pictures").glob("step-*.png"))
+
+
+def interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stop", [interrupted, lambda: os.kill(os.getpid(), signal.SIGTERM)], ids=["ctrl-c", "sigterm"])
+def test_a_run_that_is_stopped_says_where_it_goes_on_and_counts_its_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stop: Callable[[], None]
+) -> None:
+    step = CrispTask.training_step
+
+    def stopped(self: CrispTask, batch: Batch, number: int) -> torch.Tensor:
+        if self.global_step == 3:
+            stop()
+        return step(self, batch, number)
+
+    monkeypatch.setattr(CrispTask, "training_step", stopped)
+    with pytest.raises(
+        KeyboardInterrupt, match=r"stopped at step [34]: run the same command again to go on from step [24]"
+    ):
+        train(RECIPE, tmp_path, accelerator="cpu", workers=0)
+    monkeypatch.setattr(CrispTask, "training_step", step)
+    capsys.readouterr()
+    train(RECIPE, tmp_path, accelerator="cpu", workers=0)
+    shown = capsys.readouterr().out
+    assert shown.startswith("step ")
+    assert "6/6" in shown
+
+
+def test_ctrl_c_in_a_training_is_one_line_and_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(*_: object) -> None:
+        raise KeyboardInterrupt("stopped at step 3: go on")
+
+    monkeypatch.setattr("crispdepth.training.run.train", train)
+    done = crispdepth("train", "crisp", "-o", tmp_path / "run")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped at step 3: go on\n")
 
 
 def pairs(folder: Path, count: int) -> Path:

@@ -553,7 +553,11 @@ def train(
     chosen = recipes.changed(recipes.find(recipe), changes or [])
     folder = out or Path("runs") / recipe
     source = examples.source(data, root, unit, scenes_folder)
-    path = run.train(chosen, folder, accelerator, devices, nodes, source, report)
+    try:
+        path = run.train(chosen, folder, accelerator, devices, nodes, source, report)
+    except KeyboardInterrupt as stop:
+        typer.echo(str(stop) or "stopped before the first step", err=True)
+        raise typer.Exit(130) from None
     typer.echo(f"wrote {path}")
 
 

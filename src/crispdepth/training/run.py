@@ -12,7 +12,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
@@ -50,7 +50,8 @@ def train(
     again with the same folder it goes on from the newest checkpoint. ``accelerator``, ``devices``, ``nodes``
     are Lightning's own. ``source``: where pictures come from; by default scenes are made. ``report``: a folder with
     middlebury/ and lu/ in it, whose figures are logged and decide nothing. ``workers``: processes that make
-    examples on a CPU. Raises InputError when the folder holds weights of another recipe, and for what cannot be read.
+    examples on a CPU. Raises InputError when the folder holds weights of another recipe, and for what cannot be read;
+    KeyboardInterrupt, whose text says where it goes on, for Ctrl-C and SIGTERM.
     """
     _check_same_recipe(recipe, folder)
     torch.set_float32_matmul_precision("high")
@@ -66,6 +67,12 @@ def train(
             trainer.fit(task, datamodule=_Examples(task, _step_of(newest), workers), ckpt_path=newest)
         except InputError as error:  # from a process that makes examples torch hands on the whole traceback
             raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
+        except BaseException as error:  # Lightning turns Ctrl-C and SIGTERM into SystemExit
+            if not (trainer.received_sigterm or isinstance(error.__context__, KeyboardInterrupt)):
+                raise
+            kept = _step_of(_newest_checkpoint(folder))
+            cure = f"run the same command again to go on from step {kept}"
+            raise KeyboardInterrupt(f"stopped at step {trainer.global_step}: {cure}") from None
     if trainer.is_global_zero:
         save_weights(task.network, folder)
     return folder / WEIGHTS
@@ -91,6 +98,17 @@ class _Examples(pl.LightningDataModule):
 
     def val_dataloader(self) -> list[int]:
         return [0]
+
+
+class _Steps(RichProgressBar):
+    """Lightning's bar, counting the steps of the whole run: its own counts epochs, and a stream has none."""
+
+    @property
+    def total_train_batches(self) -> int:
+        return self.trainer.max_steps
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return "step"
 
 
 def last_validation(folder: Path) -> dict[str, str]:
@@ -132,6 +150,7 @@ def _trainer(recipe: Recipe, folder: Path, accelerator: str, devices: int, nodes
         log_every_n_steps=20,
         logger=CSVLogger(folder, name="metrics", version=f"from-{start:06d}"),
         callbacks=[
+            _Steps(),
             EMAWeightAveraging(decay=recipe.ema),
             ModelCheckpoint(
                 folder / "checkpoints", filename="{step}", every_n_train_steps=recipe.checkpoint_every, save_top_k=1
