@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def test_bicubic_equals_pil_on_made_up_levels(levels: Path, scale: int, protocol
     ours = evaluate(load("bicubic"), "middlebury", levels, scale, protocol)
     assert ours.metrics["rmse"] == pytest.approx(plain_mean(levels, "*_depth.png", scale, protocol), abs=0.01)
     assert len(ours.images) == 3
+
+
+def test_levels_are_measured_rounded_too_and_metres_are_not(levels: Path) -> None:
+    ours = evaluate(load("bicubic"), "middlebury", levels, 4, "ctkt").metrics
+    assert 0 < ours["mad_rounded"] < ours["mad"]  # flat places overshoot by less than half a level
+    made = evaluate(load("bicubic"), "scenes", scale=4, protocol="ctkt").metrics
+    assert math.isnan(made["mad_rounded"])
+    assert made["mad"] > 0
 
 
 @pytest.mark.parametrize("set_name", ["middlebury", "lu"])

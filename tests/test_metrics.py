@@ -17,6 +17,7 @@ from crispdepth.metrics import (
     flying,
     log10,
     mad,
+    mad_rounded,
     mean_iou,
     mse,
     rmse,
@@ -29,6 +30,14 @@ def random_pair(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     prediction, target = (rng.uniform(0.5, 4, (3, 1, 20, 30)).astype(np.float32) for _ in range(2))
     valid = rng.uniform(size=target.shape) > 0.2
     return torch.from_numpy(prediction), torch.from_numpy(target), torch.from_numpy(valid)
+
+
+def test_rounding_takes_what_is_less_than_half_a_level_and_no_more() -> None:
+    target = torch.tensor([[[[10.0, 20.0, 255.0, 0.0]]]])
+    prediction = target + torch.tensor([0.4, 0.6, 9.0, -3.0])
+    everywhere = torch.ones_like(target, dtype=torch.bool)
+    assert float(mad(prediction, target, everywhere)) == pytest.approx(3.25)
+    assert float(mad_rounded(prediction, target, everywhere)) == pytest.approx(0.25)  # one level of one pixel
 
 
 def test_the_plain_metrics_equal_numpy_image_by_image() -> None:

@@ -34,6 +34,11 @@ def mad(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
     return _mean((prediction - target).abs(), valid)
 
 
+def mad_rounded(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
+    """``mad`` of what an 8-bit file would hold of the prediction: whole levels, 0 to 255. For sets of levels."""
+    return mad(prediction.round().clamp(0, 255), target, valid)
+
+
 def absrel(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
     """Mean of |prediction - target| / target over pixels whose target is above 0."""
     valid = valid & (target > 0)
@@ -127,6 +132,7 @@ METRICS: dict[str, Metric] = {
     "rmse": rmse,
     "mse": mse,
     "mad": mad,
+    "mad_rounded": mad_rounded,
     "absrel": absrel,
     "delta1": delta1,
     "delta2": delta2,

@@ -176,4 +176,7 @@ def _measure(out: Prediction, sample: Sample, row: Protocol, set_name: str, map_
     cut = (..., slice(b, size[0] - b), slice(b, size[1] - b))
     per_metre = 100 if map_unit == "m" else 1  # cm
     args = (prediction[cut] * per_metre, target[cut] * per_metre, valid[cut])
-    return {"name": sample.name, **{m: float(METRICS[m](*args)) for m in row.metrics}}
+    figures = {m: float(METRICS[m](*args)) for m in row.metrics}
+    if map_unit == "m" and "mad_rounded" in figures:
+        figures["mad_rounded"] = math.nan  # metres have no levels
+    return {"name": sample.name, **figures}

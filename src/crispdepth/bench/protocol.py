@@ -14,6 +14,7 @@ from crispdepth.degradation import crop_to_multiple, downsample
 from crispdepth.types import InputError, Sample, Size
 
 OF_SHARPNESS = ("rmse", "mse", "mad", "absrel", "delta1", "edge_rmse", "flying")
+OF_LEVELS = ("mad", "mad_rounded", "rmse", "edge_rmse", "flying")  # papers do not say whether they round
 OF_PICTURES = ("absrel", "rmse", "log10", "rmse_log", "delta1", "delta2", "delta3")
 
 
@@ -247,6 +248,7 @@ PROTOCOLS: dict[str, Protocol] = {
         used_by="CTKT, PMBANet, HCGNet",
         kernel_levels="bicubic-8bit",
         border_px=0,
+        metrics=OF_LEVELS,
         headline="mad",
     ),
     "rgb": Protocol(

@@ -39,6 +39,7 @@ TEXTS = {
     "rmse": "RMSE",
     "mse": "MSE",
     "mad": "MAD",
+    "mad_rounded": "MAD, rounded",
     "absrel": "AbsRel",
     "log10": "log10",
     "rmse_log": "RMSlog",
