@@ -6,6 +6,7 @@ import base64
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,14 +26,14 @@ from test_cli import crispdepth
 from crispdepth import desk
 from crispdepth.data.sample import write_sample
 from crispdepth.engines import Machine
-from crispdepth.findings import DOWNLOADS
+from crispdepth.findings import DOWNLOADS, FIELDS
 from crispdepth.formats.png_tiff import png_bytes
 from crispdepth.io import read_depth, read_label, read_rgb, write_depth, write_rgb
 from crispdepth.models.crisp import TINY_CONFIG, Crisp
 from crispdepth.models.symbiotic import Symbiotic, SymbioticConfig
 from crispdepth.roles import told_apart
 from crispdepth.types import InputError
-from crispdepth.viewer import Server, serving
+from crispdepth.viewer import PAGE, Server, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 INTRINSICS = "110.5,120.25,70,40"  # not what a field of view would give
@@ -368,6 +369,12 @@ def test_sigterm_leaves_no_files_behind(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------- the page
 
 
+def test_a_field_that_a_message_names_is_on_the_page() -> None:
+    page = (PAGE / "index.html").read_text(encoding="utf-8")
+    for name in re.findall("“([^”]+)”", " ".join(FIELDS.values())):
+        assert name in page, name
+
+
 def no_browser(reason: str) -> None:
     """Skip; but fail where a browser is promised, as ``.ci/run`` does: there nothing is skipped unseen."""
     if os.environ.get("CRISPDEPTH_BROWSER"):
@@ -550,6 +557,26 @@ def test_a_bad_file_is_told_as_the_command_tells_it(
     page.select_option("#unit", "mm")
     sharpen(page)  # the page is not stuck
     assert page.is_hidden("#error")
+
+
+def test_a_confidence_that_does_not_tell_its_scale_is_given_one(
+    new_page: Callable[[], Any], sample: Path, tmp_path: Path
+) -> None:
+    sure = np.full(read_depth(sample / "low.png", "mm").depth.shape, 100, np.uint8)
+    sure[:, :16] = 30  # below half
+    (tmp_path / "conf100.png").write_bytes(png_bytes(sure))
+    page = new_page()
+    choose(page, low=sample / "low.png", rgb=sample / "rgb.png", confidence=tmp_path / "conf100.png")
+    page.select_option("#unit", "mm")
+    page.select_option("#model", "bicubic")
+    page.click("#go")
+    page.wait_for_selector("#error:not([hidden])")
+    told = "conf100.png: confidence ends at 100: add “Full confidence” 100 or 255"
+    assert page.text_content("#error") == told
+    page.click("#more summary")
+    page.get_by_label("Full confidence").fill("100")
+    sharpen(page)
+    assert "trusted  conf100.png, 0..100" in page.text_content("#lines")
 
 
 def test_two_users_at_once_each_get_their_own(new_page: Callable[[], Any], sample: Path, tmp_path: Path) -> None:

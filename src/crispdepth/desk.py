@@ -272,6 +272,7 @@ def _settings(asked: Mapping[str, Any], given: Mapping[str, Path]) -> Settings:
         nan_holes=bool(asked.get("nan_holes")),
         align="auto" if asked.get("align") else None,
         min_confidence=number("min_confidence") if "confidence" in given else None,
+        confidence_max=number("confidence_max") if "confidence" in given else None,
     )
 
 

@@ -47,6 +47,7 @@ FIELDS = {  # of the page, by the option that a message names
     "--scale": "“Times as large as the depth”",
     "--size": "“Times as large as the depth”",
     "--min-confidence": "“Least confidence”",
+    "--confidence-max": "“Full confidence”",
     "--model": "“Model”",
     "--low": "the depth",
     "--rgb": "the picture",
@@ -97,13 +98,14 @@ class Run:
 
 def one_line(error: BaseException, folder: Path, run: Run | None = None) -> str:
     """What the command would say, with a file's own name in place of where the page put it, inside ``folder``, and
-    the page's FIELDS in place of options."""
+    the page's FIELDS in place of options; Python's words, (size=…), are left out."""
     text = " ".join(str(error).split()) or type(error).__name__
     for path in () if run is None else run.files.values():
         text = text.replace(str(path), path.name)
     text = re.sub(re.escape(str(folder)) + r"[\\/][\w-]+[\\/]", "", text)
     if not isinstance(error, InputError):
         return f"{text} ({type(error).__name__}; please report this)"
+    text = re.sub(r" \(\w+=(?:\([^()]*\)|[^()])*\)", "", text)
     return re.sub(r"--[a-z-]+", lambda option: FIELDS.get(option[0], option[0]), text)
 
 

@@ -169,7 +169,7 @@ function wishes() {
   for (const role of Object.keys(files)) wanted.files[role] = files[role].token;
   if (!$("unit-row").hidden) wanted.unit = unit();
   if (files.low) {
-    for (const name of ["scale", "min_confidence"]) wanted[name] = $(name).value;
+    for (const name of ["scale", "min_confidence", "confidence_max"]) wanted[name] = $(name).value;
     for (const name of ["keep_holes", "nan_holes", "align"]) wanted[name] = $(name).checked;
   }
   return wanted;
