@@ -101,7 +101,7 @@ def test_one_pixel_of_depth_and_depth_larger_than_the_picture(tmp_path: Path, mo
         result = read_depth(job.out, "mm")
         assert result.depth.shape == (48, 64)
         np.testing.assert_allclose(result.depth, 1.5, atol=0.03)
-        assert any("larger than the picture" in line for line in lines) == (name == "large")
+        assert any("larger than the picture: --scale 1" in line for line in lines) == (name == "large")
 
 
 WORK = """

@@ -26,7 +26,7 @@ from test_cli import crispdepth
 from crispdepth import desk
 from crispdepth.data.sample import write_sample
 from crispdepth.engines import Machine
-from crispdepth.findings import DOWNLOADS, FIELDS
+from crispdepth.findings import DOWNLOADS, FIELDS, on_page
 from crispdepth.formats.png_tiff import png_bytes
 from crispdepth.io import read_depth, read_label, read_rgb, write_depth, write_rgb
 from crispdepth.models.crisp import TINY_CONFIG, Crisp
@@ -154,6 +154,26 @@ def test_what_is_no_metre_has_no_space(server: Server, sample: Path) -> None:
     assert ask(server, f"api/runs/{token}/point?at=1,1;5,5")["distance"] is None
 
 
+def test_lines_and_messages_name_fields_of_the_page(server: Server, sample: Path, tmp_path: Path) -> None:
+    assert on_page("ask for less with --min-confidence (min_confidence=…)") == "ask for less with “Least confidence”"
+    assert on_page("a--rgb.png: pass --size WxH or --scale S (size=(H, W)), or --rgb") == (
+        "a--rgb.png: pass “Times as large as the depth”, or the picture"
+    )
+    low, rgb = read_depth(sample / "low.png", "mm"), np.zeros((12, 16, 3), np.uint8)
+    write_rgb(tmp_path / "small.png", rgb)  # smaller than the depth
+    (tmp_path / "conf.png").write_bytes(png_bytes((low.valid * 2).astype(np.uint8)))
+    files = hand_in(server, sample, low="low.png") | hand_in(server, tmp_path, rgb="small.png", confidence="conf.png")
+    token, told = ready(server, model="bicubic", unit="mm", files=files)
+    said = "\n".join([*told["lines"], told["camera"]])
+    assert "filled from around (“leave holes” leaves them)" in said
+    assert "below “Least confidence”: holes" in said
+    assert "“Times as large as the depth” 1 keeps its detail" in said
+    assert "stretched: “Intrinsics”" in said
+    assert "--" not in said
+    wrong = refusal(server, f"api/runs/{token}/camera", {"fov_deg": "500"})
+    assert wrong == "“field of view” 500 is out of range: 1 to 170 degrees"
+
+
 @pytest.mark.parametrize(
     ("change", "cure"),
     [
@@ -277,7 +297,7 @@ def test_a_picture_alone_gives_depth_and_classes_as_the_command_does(
     names = np.array(["floor", "wall", "thing"])[read_label(tmp_path / "classes.png")]
     drawn = np.array([palette[str(name)] for name in names.ravel()], np.uint8).reshape(*names.shape, 3)
     assert ask(own_server, f"api/runs/{token}/images/classes") == png_bytes(drawn)
-    assert not any("--focal" in line for line in told["lines"])  # a word of the command's only
+    assert any("(“focal length” says the true one)" in line for line in told["lines"])
 
     both = files | hand_in(own_server, sample, low="low.png")
     assert "take the depth away" in refusal(own_server, "api/runs", {"model": str(symbiotic), "files": both})
@@ -370,7 +390,7 @@ def test_sigterm_leaves_no_files_behind(tmp_path: Path) -> None:
 
 
 def test_a_field_that_a_message_names_is_on_the_page() -> None:
-    page = (PAGE / "index.html").read_text(encoding="utf-8")
+    page = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("index.html", "app.js"))
     for name in re.findall("“([^”]+)”", " ".join(FIELDS.values())):
         assert name in page, name
 
@@ -552,7 +572,7 @@ def test_a_bad_file_is_told_as_the_command_tells_it(
         page.wait_for_selector("#error:not([hidden])")
         words = ["--low", name, "--rgb", "rgb.png", "-o", "o.png", *(["--unit", unit] if unit else [])]
         told = crispdepth("predict", *words).stderr.strip()
-        assert f"error: {page.text_content('#error')}" == told.replace("--unit", "“Unit of the depth file”")
+        assert f"error: {page.text_content('#error')}" == on_page(told)
         page.wait_for_selector("#go:enabled")
     page.select_option("#unit", "mm")
     sharpen(page)  # the page is not stuck

@@ -84,9 +84,8 @@ def read(job: Job, settings: Settings) -> Read:
         if settings.depth_intrinsics is not None:
             low, line = _in_colour_camera(low, job, settings, rgb.shape[:2])
             lines.append(line)
-        height, width = low.depth.shape
-        if height > rgb.shape[0] and settings.size is None and settings.scale is None:
-            lines.append(f"note     the depth is larger than the picture: --size {width}x{height} keeps its detail")
+        if low.depth.shape[0] > rgb.shape[0] and settings.size is None and settings.scale is None:
+            lines.append("note     the depth is larger than the picture: --scale 1 keeps its detail")
     return Read(job, settings, low, rgb, lines)
 
 

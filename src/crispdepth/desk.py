@@ -23,7 +23,7 @@ from crispdepth.atomic import shown
 from crispdepth.batch import read, worked
 from crispdepth.data.sample import write_sample
 from crispdepth.engines import Wanted, opened
-from crispdepth.findings import Cancelled, Run, draw, one_line, show_surface, work_of
+from crispdepth.findings import Cancelled, Run, draw, on_page, one_line, show_surface, work_of
 from crispdepth.intrinsics import read_intrinsics
 from crispdepth.job import Job, Settings, check
 from crispdepth.models.catalog import CATALOG, default
@@ -288,16 +288,12 @@ def _carry_out(run: Run) -> None:
     run.reach("comparing", 0.9)
     run.kept, _ = kept_of(work)
     _, notes = outputs_of(replace(work, job=replace(run.job, points=None)))
-    run.lines = [f"model    {run.model}", f"engine   {choice}", *(_on_page(line) for line in lines), *notes]
+    run.lines = [on_page(line) for line in (f"model    {run.model}", f"engine   {choice}", *lines, *notes)]
     run.reach("drawing", 0.93)
     run.work = replace(work, job=run.job)
     draw(run, run.work, run.kept)
     run.reach("making the surface", 0.96)
     show_surface(run)
-
-
-def _on_page(line: str) -> str:
-    return line.replace("--focal says", "the focal length beside Set says")
 
 
 def _watch(model: Model, run: Run) -> None:

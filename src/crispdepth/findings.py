@@ -42,12 +42,21 @@ DOWNLOADS = {  # name: the field of Job that asks for it, and what it is
 }
 
 
-FIELDS = {  # of the page, by the option that a message names
+FIELDS = {  # of the page, by the option that a message names; longer ones first
     "--unit": "“Unit of the depth file”",
+    "--size WxH or --scale S": "“Times as large as the depth”",
     "--scale": "“Times as large as the depth”",
     "--size": "“Times as large as the depth”",
+    "--keep-holes": "“leave holes”",
+    "--nan-holes": "“NaN and inf mean no reading”",
+    "--align auto": "“move the depth”",
     "--min-confidence": "“Least confidence”",
     "--confidence-max": "“Full confidence”",
+    "--confidence": "the confidence",
+    "--intrinsics": "“Intrinsics”",
+    "--fov": "“field of view”",
+    "--focal": "“focal length”",
+    "--out-unit": "“Unit of the 16-bit PNG”",
     "--model": "“Model”",
     "--low": "the depth",
     "--rgb": "the picture",
@@ -98,15 +107,20 @@ class Run:
 
 def one_line(error: BaseException, folder: Path, run: Run | None = None) -> str:
     """What the command would say, with a file's own name in place of where the page put it, inside ``folder``, and
-    the page's FIELDS in place of options; Python's words, (size=…), are left out."""
+    the page's words in place of its options."""
     text = " ".join(str(error).split()) or type(error).__name__
     for path in () if run is None else run.files.values():
         text = text.replace(str(path), path.name)
     text = re.sub(re.escape(str(folder)) + r"[\\/][\w-]+[\\/]", "", text)
     if not isinstance(error, InputError):
         return f"{text} ({type(error).__name__}; please report this)"
+    return on_page(text)
+
+
+def on_page(text: str) -> str:
+    """A line of the command's with FIELDS in place of options, and without Python's words, such as (size=…)."""
     text = re.sub(r" \(\w+=(?:\([^()]*\)|[^()])*\)", "", text)
-    return re.sub(r"--[a-z-]+", lambda option: FIELDS.get(option[0], option[0]), text)
+    return re.sub(rf"(?<!\w)(?:{'|'.join(FIELDS)})(?![\w-])", lambda option: FIELDS[option[0]], text)
 
 
 # ------------------------------------------------------------------------------- what is shown
@@ -190,7 +204,7 @@ def show_surface(run: Run) -> None:
     """The mesh of the page: every k-th pixel, by the writer of ``--mesh``; or why there is none."""
     work = work_of(run)
     camera, note = camera_of(work)
-    run.facts |= {"camera": note, "surface": "", "known_camera": _known(work)}
+    run.facts |= {"camera": on_page(note), "surface": "", "known_camera": _known(work)}
     run.images.pop("surface", None)
     if work.result.unit != "m":
         run.facts["surface"] = f"3-D needs depth in metres, and this depth is {work.result.unit}: choose its unit"
