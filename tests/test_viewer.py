@@ -304,6 +304,16 @@ def test_a_picture_alone_gives_depth_and_classes_as_the_command_does(
     assert "needs the low-resolution depth" in refusal(own_server, "api/runs", {"model": "crisp", "files": files})
 
 
+def test_a_picture_alone_is_guessed_by_a_network_that_has_seen_no_photo(
+    server: Server, sample: Path, tmp_path: Path
+) -> None:
+    files = hand_in(server, sample, rgb="rgb.png")
+    _, told = ready(server, model="symbiotic-small", files=files)
+    done = crispdepth("predict", "--rgb", sample / "rgb.png", "-o", tmp_path / "o.png")
+    assert "no photo" in told["lines"][2]
+    assert told["lines"][:4] == done.stdout.splitlines()[:4]
+
+
 def test_the_camera_of_a_picture_alone_sets_its_scale_as_the_command_does(
     own_server: Server, sample: Path, symbiotic: Path, tmp_path: Path
 ) -> None:

@@ -193,7 +193,7 @@ def predict(
     if many:
         settings, notes = batch.settled(jobs, settings, video)  # first: as below
         loaded, choice = engines.opened(model, wanted)
-        typer.echo("\n".join(_model_lines(model, choice)))
+        typer.echo("\n".join(engines.lines_of(model, choice)))
 
         def run(done: Callable[[list[str]], None]) -> list[str]:
             if not video:
@@ -204,19 +204,8 @@ def predict(
         return
     found = batch.read(job, settings)  # first: a wrong unit shall not cost the fetching of a model
     loaded, choice = engines.opened(model, wanted)
-    for line in [*_model_lines(model, choice), *batch.finished(found, loaded)]:
+    for line in [*engines.lines_of(model, choice), *batch.finished(found, loaded)]:
         typer.echo(line)
-
-
-def _model_lines(model: str, choice: object) -> list[str]:
-    from crispdepth.models.catalog import DEFAULT_WITHOUT_LOW
-
-    lines = [f"model    {model}", f"engine   {choice}"]
-    if model == DEFAULT_WITHOUT_LOW:
-        lines.append(
-            "note     it has seen made-up rooms alone, no photo: docs/rgb-only.md names what is better at photos"
-        )
-    return lines
 
 
 def _predict_many(

@@ -22,7 +22,7 @@ from torch import nn
 from crispdepth.atomic import shown
 from crispdepth.batch import read, worked
 from crispdepth.data.sample import write_sample
-from crispdepth.engines import Wanted, opened
+from crispdepth.engines import Wanted, lines_of, opened
 from crispdepth.findings import Cancelled, Run, draw, on_page, one_line, show_surface, work_of
 from crispdepth.intrinsics import read_intrinsics
 from crispdepth.job import Job, Settings, check
@@ -288,7 +288,7 @@ def _carry_out(run: Run) -> None:
     run.reach("comparing", 0.9)
     run.kept, _ = kept_of(work)
     _, notes = outputs_of(replace(work, job=replace(run.job, points=None)))
-    run.lines = [on_page(line) for line in (f"model    {run.model}", f"engine   {choice}", *lines, *notes)]
+    run.lines = [on_page(line) for line in (*lines_of(run.model, choice), *lines, *notes)]
     run.reach("drawing", 0.93)
     run.work = replace(work, job=run.job)
     draw(run, run.work, run.kept)

@@ -15,7 +15,7 @@ import torch
 
 from crispdepth.export import Sizes, converted
 from crispdepth.graphs import SUFFIXES, Graph, enlargement, needed
-from crispdepth.models.catalog import load
+from crispdepth.models.catalog import DEFAULT_WITHOUT_LOW, load
 from crispdepth.types import Depth, InputError, Local, Model
 
 ENGINES = {"torch": "torch", "compile": "torch", "onnx": "onnxruntime", "openvino": "openvino"}  # our word: the package
@@ -74,6 +74,16 @@ class Choice:
 
     def __str__(self) -> str:
         return f"{self.engine}, {self.device}, {self.precision}: {self.why}"
+
+
+def lines_of(name: str, choice: Choice) -> list[str]:
+    """What to say of the model called ``name`` and what it runs on."""
+    lines = [f"model    {name}", f"engine   {choice}"]
+    if name == DEFAULT_WITHOUT_LOW:
+        lines.append(
+            "note     it has seen made-up rooms alone, no photo: docs/rgb-only.md names what is better at photos"
+        )
+    return lines
 
 
 def choose(wanted: Wanted, model: Model, machine: Machine) -> Choice:
