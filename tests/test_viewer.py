@@ -217,6 +217,10 @@ def test_files_of_the_command_line_are_told_apart(sample: Path, tmp_path: Path) 
         told_apart([sample / "rgb.png", sample / "rgb.png"])
     with pytest.raises(InputError, match="no such file"):
         told_apart([tmp_path / "none.png"])
+    for name, text in (("text.txt", "this is no camera"), ("notes.json", "{}"), ("rt.txt", "1 0 0 0\n0 1 0 0")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match=name):
+            told_apart([tmp_path / name])
 
 
 def test_weights_of_ones_own_can_be_chosen(sample: Path, tmp_path: Path) -> None:

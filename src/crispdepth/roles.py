@@ -7,6 +7,7 @@ from pathlib import Path
 
 from crispdepth import io
 from crispdepth.atomic import opened, shown
+from crispdepth.intrinsics import read_intrinsics
 from crispdepth.types import InputError
 
 
@@ -14,19 +15,21 @@ def told_apart(paths: Iterable[Path], depth_there: bool = False) -> dict[str, Pa
     """Files by role: a colour picture, depth, a larger depth as its truth, intrinsics.
 
     Grey 8-bit pictures count as depth only where there is none of more bits: beside it (or where ``depth_there`` says
-    that there is one already) they are what an infrared camera saw. Raises InputError for a file that cannot be read
-    and for more files of a kind than there are roles.
+    that there is one already) they are what an infrared camera saw. Raises InputError for a file that cannot be read,
+    a text that holds no intrinsics, and for more files of a kind than there are roles.
     """
     found: dict[str, Path] = {}
     grey = []
     for path in paths:
         with opened(path):
             pass
-        role = "intrinsics" if path.suffix.lower() in (".json", ".yaml", ".yml", ".pincam", ".txt") else "rgb"
-        if role == "rgb" and not _is_colour(path):
-            grey.append(path)
+        if path.suffix.lower() in (".json", ".yaml", ".yml", ".pincam", ".txt"):
+            read_intrinsics(path)
+            _add(found, "intrinsics", path)
+        elif _is_colour(path):
+            _add(found, "rgb", path)
         else:
-            _add(found, role, path)
+            grey.append(path)
     if len(grey) == 1 and not depth_there:
         return found | {"low": grey[0]}
     maps = {path: io.read_depth(path, "relative", nan_holes=True) for path in grey}
