@@ -613,6 +613,17 @@ def test_a_confidence_that_does_not_tell_its_scale_is_given_one(
     assert "trusted  conf100.png, 0..100" in page.text_content("#lines")
 
 
+def test_the_hints_of_the_file_boxes_are_read_whole(new_page: Callable[[], Any], sample: Path, tmp_path: Path) -> None:
+    page = new_page()
+    page.set_viewport_size({"width": 1400, "height": 1000})
+    long = tmp_path / f"{'long' * 15}.png"
+    shutil.copy(sample / "low.png", long)
+    choose(page, low=long)
+    for hint in page.locator(".drop small").all():
+        assert hint.evaluate("(box) => box.scrollWidth <= box.clientWidth"), hint.text_content()
+        assert hint.bounding_box()["width"] < 300  # the column is no wider for it
+
+
 def test_two_users_at_once_each_get_their_own(new_page: Callable[[], Any], sample: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
