@@ -26,7 +26,7 @@ from crispdepth.graphs import Graph
 from crispdepth.inference import estimated, predict
 from crispdepth.io import write_rgb
 from crispdepth.models import symbiotic
-from crispdepth.models.catalog import load
+from crispdepth.models.catalog import load, sharpeners
 from crispdepth.models.crisp import TINY_CONFIG
 from crispdepth.models.ctkt import Ctkt, CtktConfig
 from crispdepth.models.symbiotic import Symbiotic
@@ -122,6 +122,21 @@ def test_a_file_of_ctkt_serves_one_cascade_and_says_which(tmp_path: Path) -> Non
     agree(made, expected)
     with pytest.raises(InputError, match=r"enlarges 2.38 to 4.76 times, not 8 times.*--scale 8"):
         estimated(graph, sample, (88, 104))
+
+
+def test_the_range_of_a_file_is_said_where_it_begins_at_0_too(tmp_path: Path) -> None:
+    lines = export(shuffled(TINY_CONFIG), tmp_path / "crisp.onnx", scale=2)
+    assert lines[0].endswith("any size, up to 2.38 times")
+
+
+def test_the_page_says_which_networks_serve_one_range_and_which() -> None:
+    page = " ".join((Path(__file__).parents[1] / "docs/engines.md").read_text(encoding="utf-8").split())
+    told = page.partition("**Any size**")[2].partition("- **")[0]
+    networks: dict[str, Any] = {name: load(name) for name in sharpeners()}
+    ranged = {name: network for name, network in networks.items() if hasattr(network, "served")}
+    assert {name for name in networks if f"`{name}`" in told} == set(ranged)
+    for network in ranged.values():
+        assert "{:.3g} to {:.3g} times".format(*network.served(8)) in told
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.19, 1.2, 2.0, 3.0, 8.0, 9.6, 30.0])

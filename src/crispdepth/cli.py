@@ -566,7 +566,9 @@ def export(
     model: Annotated[str, typer.Argument(help="See `crispdepth names`, or a file of weights")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The .onnx, or .xml for OpenVINO, to write")],
     int8: Annotated[bool, typer.Option("--int8", help="Convolutions in 8 bits (.xml)")] = False,
-    scale: Annotated[float | None, typer.Option(help="The enlargement, where a file can hold but one (ctkt)")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="The enlargement, 8 by default; a file of crisp or ctkt serves some around it")
+    ] = None,
     size: Annotated[
         str | None, typer.Option(help="WxH of the picture: a file for this size alone (naima, symbiotic)")
     ] = None,

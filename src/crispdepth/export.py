@@ -49,8 +49,8 @@ def export(
 ) -> list[str]:
     """Write ``model`` to ``path``: .onnx, or OpenVINO's .xml with a .bin beside it. Returns lines to show a person.
 
-    Batch, heights and widths stay free. ``scale``: the enlargement, for models that go another way for each
-    (``Ctkt``); the file then says which it serves. ``int8`` (.xml): convolutions in 8 bits but the last ones;
+    Batch, heights and widths stay free. ``scale`` (8): the enlargement, for models that go another way for each
+    (``Crisp``, ``Ctkt``); the file says which it serves. ``int8`` (.xml): convolutions in 8 bits but the last ones;
     calibrated on made-up scenes. ``size``: a file for one picture of (H, W) from a low map ``scale`` (8) times smaller:
     the only one that ``Naima`` and ``Symbiotic`` can have, and what some devices want of all.
 
@@ -72,7 +72,7 @@ def export(
             for file in files:
                 shutil.copyfile(file, stack.enter_context(atomic(path.with_suffix(file.suffix))))
         megabytes = sum(file.stat().st_size for file in files) / 1e6
-    free = "any size" if graph.scales[0] == 0 else f"any size, {graph.scales[0]:.3g} to {graph.scales[1]:.3g} times"
+    free = "any size" if graph.scales[1] == float("inf") else f"any size, {graph.enlarges}"
     if size is not None:
         free = ", ".join(f"{name} {width}x{height}" for name, (height, width) in graph.shapes.items())
     return [f"inputs   {', '.join(_words(model))}; {free}", line, f"wrote    {path} ({megabytes:.1f} MB)"]

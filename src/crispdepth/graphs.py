@@ -70,6 +70,12 @@ class Graph(Model):
         each = [self._run({n: x[i : i + 1] if x.ndim == 4 else x for n, x in given.items()}) for i in range(count)]
         return tuple(torch.from_numpy(np.concatenate(outputs)) for outputs in zip(*each, strict=True))
 
+    @property
+    def enlarges(self) -> str:
+        """How many times, in words."""
+        least, most = self.scales
+        return f"{least:.3g} to {most:.3g} times" if least > 0.01 else f"up to {most:.3g} times"
+
     def serves(self, parts: dict[str, Any]) -> bool:
         """Whether the file is right for these inputs."""
         return self._refusal(parts) is None
@@ -84,10 +90,7 @@ class Graph(Model):
                 return f"this file is for {what} of {width}x{height} pixels, not {w}x{h}: export another with --size"
         scale = enlargement(parts)
         if scale is not None and not self.scales[0] <= scale <= self.scales[1]:
-            return (
-                f"this file enlarges {self.scales[0]:.3g} to {self.scales[1]:.3g} times, not {scale:.3g} times: "
-                f"export another with --scale {scale:.3g}"
-            )
+            return f"this file enlarges {self.enlarges}, not {scale:.3g} times: export another with --scale {scale:.3g}"
         return None
 
 
