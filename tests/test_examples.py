@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,3 +49,5 @@ def test_a_notebook_runs_from_top_to_bottom_and_is_kept_without_outputs(
     assert crisp < bicubic
     assert any("image/png" in out.get("data", {}) for cell in cells for out in cell.outputs)
     assert (tmp_path / "cloud.ply").stat().st_size > 100_000
+    for path in tmp_path.iterdir():  # run where it lies, it leaves nothing for git to add
+        assert subprocess.run(["git", "check-ignore", "-q", f"examples/{path.name}"], cwd=ROOT).returncode == 0, path
