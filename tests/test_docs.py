@@ -78,6 +78,12 @@ def test_a_block_runs_or_says_what_it_needs(page: str) -> None:
         assert language in ("sh", "python", "text", "bibtex"), f"{page}: a block of {language or 'no language'}"
 
 
+def test_a_page_that_shows_batch_says_what_it_needs() -> None:
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert "crispdepth batch " not in text or "pip install 'crispdepth[scale]'" in text, page
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if any(language in ("sh", "python") for language, _ in blocks(p))])
 def test_the_blocks_of_a_page_run(page: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
