@@ -93,12 +93,21 @@ def test_a_damaged_recording_is_refused(tmp_path: Path) -> None:
     (tmp_path / "wide" / "first.png").write_bytes(png(picture()))
     with pytest.raises(InputError, match="_SECONDS"):
         recording(tmp_path)
-    for text, cure in (("1 a.png 2 b.png", "which is depth"), ("1 rgb/a.png", "take it out"), ("", "no picture")):
+    for text, cure in (("1 a.png 2 b.png", "which of"), ("#\n1 rgb/a.png", "'1 rgb/a.png'"), ("", "no picture")):
         (tmp_path / "associations.txt").write_text(text + "\n")
         with pytest.raises(InputError, match=cure):
             recording(tmp_path / "associations.txt")
     with pytest.raises(InputError, match="no such file"):
         recording(tmp_path / "nowhere.txt")
+
+
+@pytest.mark.parametrize("text", ["1.25", "1.25 1.5 1.75 2\n"])
+def test_a_text_given_as_depth_is_told_to_be_read_as_a_list(tmp_path: Path, text: str) -> None:
+    (tmp_path / "text.txt").write_text(text)
+    for out in (tmp_path, tmp_path / "o.png"):
+        done = crispdepth("predict", "--low", tmp_path / "text.txt", "--unit", "mm", "-o", out)
+        assert done.returncode == 2
+        assert "text.txt: a .txt is read as a list of frames, with lines such as 1.0 rgb/a.jpg" in done.stderr
 
 
 def test_a_recording_becomes_jobs_with_its_unit_confidence_and_camera(tmp_path: Path) -> None:

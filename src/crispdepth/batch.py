@@ -240,10 +240,10 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
         raise InputError(f"--suffix {suffix!r} is no depth file: use one of {', '.join(io.DEPTH_SUFFIXES)}")
     if wanted.truth is not None:
         raise InputError("--truth compares one file: leave it out for many")
+    recorded = None if wanted.low is None else recording(wanted.low)
     for folder, _ in wanted.outputs:
         if not folder.is_dir():
             raise InputError(f"{folder} is no folder: create it first (many inputs need a folder to go to)")
-    recorded = None if wanted.low is None else recording(wanted.low)
     if recorded is not None:
         if set(wanted.inputs) > {"low"}:
             raise InputError(f"{wanted.low}: a recording names its pictures itself: leave out --rgb and --confidence")

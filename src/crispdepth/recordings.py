@@ -13,6 +13,7 @@ from crispdepth.types import InputError
 SAME_MOMENT_MS = 2  # ARKitScenes rounds one moment to different milliseconds
 OPEN3D_COLOURS = ("color", "image", "rgb")
 OPEN3D_CAMERAS = ("intrinsic.json", "camera_intrinsic.json", "intrinsics.json")
+LISTED = "a .txt is read as a list of frames, with lines such as 1.0 rgb/a.jpg 1.0 depth/a.png"
 ARKIT_COLOURS = ("wide", "color", "vga_wide", "lowres_wide")  # the largest first
 
 
@@ -56,12 +57,15 @@ def _tum(path: Path) -> Recording:
     if not path.is_file():
         raise InputError(f"{shown(path)}: no such file; check the path")
     frames, lonely = [], []
-    for words in list_lines(path.parent, [path.name], 4):
+    for words in list_lines(path.parent, [path.name], at_least=1):
         if words[0].startswith("#"):
             continue
+        if len(words) < 4:
+            raise InputError(f"{shown(path)}: {LISTED}, not {shown(' '.join(words))[:60]!r}")
         files = sorted((words[1], words[3]), key=lambda name: "depth" in name.lower())
         if "depth" in files[0].lower() or "depth" not in files[1].lower():
-            raise InputError(f"{shown(path)}: {files[0]} and {files[1]}: which is depth? name its folder depth")
+            which = f"which of {shown(files[0])} and {shown(files[1])} is depth? name its folder depth"
+            raise InputError(f"{shown(path)}: {LISTED}: {which}")
         rgb, low = (path.parent / name for name in files)
         if low.is_file() and rgb.is_file():
             frames.append(Frame(low.stem, low, rgb))
