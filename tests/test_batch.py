@@ -265,6 +265,18 @@ def test_files_of_one_folder_pair_by_their_names_without_the_words_for_what_they
     assert [(j.low and j.low.name, j.rgb and j.rgb.name, j.out.name) for j in jobs] == [(depth, colour, f"{name}.png")]
 
 
+def test_files_whose_names_do_not_pair_can_be_listed(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path / "in")
+    low.rename(tmp_path / "in" / "tum_1_depth_5000.png")
+    rgb.rename(tmp_path / "in" / "tum_1_color.png")
+    with pytest.raises(InputError, match=r"or --low a list\.txt of lines such as 1\.0 rgb/a\.jpg 1\.0 depth/a\.png"):
+        pair(Job(tmp_path / "in", tmp_path, tmp_path / "in"))
+    (tmp_path / "in" / "list.txt").write_text("1.0 tum_1_color.png 1.0 tum_1_depth_5000.png")
+    (job,), lonely = pair(Job(tmp_path / "in" / "list.txt", tmp_path))
+    assert (job.low and job.low.name, job.rgb and job.rgb.name) == ("tum_1_depth_5000.png", "tum_1_color.png")
+    assert not lonely
+
+
 def test_a_size_that_nobody_said_is_asked_for_once(tmp_path: Path) -> None:
     low, _ = write_inputs(tmp_path)
     jobs = [Job(low, tmp_path / f"{i}.png") for i in range(2)]

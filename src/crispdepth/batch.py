@@ -23,7 +23,7 @@ from crispdepth.intrinsics import read_extrinsics, read_intrinsics
 from crispdepth.job import Job, Settings, check, check_sized, intrinsics_of, read_depth
 from crispdepth.outputs import Work, outputs_of, write_all
 from crispdepth.picture import Range
-from crispdepth.recordings import Frame, recording
+from crispdepth.recordings import LINE, Frame, recording
 from crispdepth.reprojection import reproject, size_seen
 from crispdepth.shift import residual_shift
 from crispdepth.types import InputError, Model, Prediction, Size
@@ -260,7 +260,8 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
         firsts = " and ".join(f"{next(iter(files))!r}" for files in found.values())
         raise InputError(
             f"no file of {words} pairs by its name: the first are called {firsts} without words such as depth, rgb, "
-            "color; give each two files of one name (000.png with 000.jpg, a_depth.png with a_color.jpg)"
+            "color; give each two files of one name (000.png with 000.jpg, a_depth.png with a_color.jpg), or --low a "
+            f"list.txt of lines such as {LINE}"
         )
     jobs = [replace(_named(wanted, name, suffix), **inputs) for name, inputs in pairs.items()]
     given = {path for files in found.values() for path in files.values()}
