@@ -337,10 +337,44 @@ def test_what_cannot_be_with_a_picture_alone_or_a_model_is_said_before_any_work(
 def test_the_results_never_overwrite_the_inputs(tmp_path: Path) -> None:
     low_dir, rgb_dir, _ = folders(tmp_path, ("one",))
     before = (low_dir / "one.png").read_bytes()
-    jobs, _ = pair(Job(low_dir, low_dir, rgb_dir))
-    failures = run_all(jobs, load("fgs"), Settings(unit="mm"))
+    with pytest.raises(InputError, match="also an input"):
+        pair(Job(low_dir, low_dir, rgb_dir))
+    failures = run_all([Job(low_dir / "one.png", low_dir / "one.png", rgb_dir / "one.png")], load("fgs"), Settings())
     assert "also an input" in failures[0]
     assert (low_dir / "one.png").read_bytes() == before
+
+
+def test_what_is_not_paired_keeps_its_own_name(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for folder in (photos, out):
+        folder.mkdir()
+    for name in ("IMG_1.jpg", "1.jpg"):
+        Image.new("RGB", (64, 48)).save(photos / name)
+    for wanted in (photos, photos / "*.jpg"):
+        jobs, lonely = pair(Job(None, out, wanted, picture=out))
+        assert [job.out.name for job in jobs] == ["1.png", "IMG_1.png"]
+        assert [job.picture and job.picture.name for job in jobs] == ["1_view.png", "IMG_1_view.png"]
+        assert not lonely
+    low, _ = write_inputs(tmp_path / "low")
+    (job,), lonely = pair(Job(tmp_path / "low" / "*_depth.png", out))
+    assert job.out.name == low.name
+    Image.new("RGB", (64, 48)).save(photos / "1.png")
+    with pytest.raises(InputError, match=r"1\.png and 1\.jpg go by the same name: rename one"):
+        pair(Job(None, out, photos / "*"))
+
+
+def test_results_beside_the_inputs_write_over_none_of_them(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "IMG_1.jpg")
+    Image.new("RGB", (64, 48)).save(tmp_path / "IMG_1_view.png")
+    pattern = tmp_path / "*.jpg"
+    (job,), _ = pair(Job(None, tmp_path, pattern, picture=tmp_path))  # a picture of an earlier run
+    assert job.out == tmp_path / "IMG_1.png"
+    for wanted in (tmp_path, tmp_path / "*"):  # it is another job's input
+        with pytest.raises(InputError, match=r"IMG_1_view\.png: is also an input.*another folder"):
+            pair(Job(None, tmp_path, wanted, picture=tmp_path))
+    (tmp_path / "IMG_1_view.png").rename(tmp_path / "IMG_1.png")
+    with pytest.raises(InputError, match=r"IMG_1\.png: is also an input, or beside them"):  # depth, by its name
+        pair(Job(None, tmp_path, tmp_path))
 
 
 def test_a_file_with_brackets_in_its_name_is_one_file(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +231,9 @@ def expand(pattern: str, kind: str = "rgb") -> list[Path]:
 
 
 def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
-    """Jobs for many files paired by stem, and a line for each file without a partner; or one job for each ``rgb``.
+    """Jobs for many files paired by stem, and a line for each file without a partner.
+
+    Where one kind of input is all there is, nothing is paired: there is a job for each file, under its own name.
 
     ``wanted`` has a folder or a pattern for each input, and a folder for each output; there the files are
     ``STEM.png`` (``suffix``), ``STEM_view.png``, ``STEM.ply``, ``STEM_confidence.png``, ``STEM_classes.png`` and
@@ -247,8 +251,11 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
     if recorded is not None:
         if set(wanted.inputs) > {"low"}:
             raise InputError(f"{wanted.low}: a recording names its pictures itself: leave out --rgb and --confidence")
-        return [_of_frame(wanted, suffix, frame, recorded.unit) for frame in recorded.frames], recorded.lonely
-    found = {name: by_stem(expand(str(path), name)) for name, path in wanted.inputs.items()}
+        jobs = [_of_frame(wanted, suffix, frame, recorded.unit) for frame in recorded.frames]
+        _check_spared(jobs, (path for job in jobs for path in job.inputs.values()))
+        return jobs, recorded.lonely
+    named_by = stem if len(wanted.inputs) > 1 else attrgetter("stem")
+    found = {name: by_stem(expand(str(path), name), named_by) for name, path in wanted.inputs.items()}
     first = found["low" if wanted.start is wanted.low else "rgb"]
     named = {name: {kind: files[name] for kind, files in found.items() if name in files} for name in first}
     pairs: dict[str, dict[str, Any]] = {}
@@ -266,8 +273,18 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
     jobs = [replace(_named(wanted, name, suffix), **inputs) for name, inputs in pairs.items()]
     given = {path for files in found.values() for path in files.values()}
     given |= {path for folder in wanted.inputs.values() if folder.is_dir() for path in files_in(folder)}
-    lonely = sorted(path for path in given if stem(path) not in pairs)
+    _check_spared(jobs, given)
+    used = {stem(path) for inputs in pairs.values() for path in inputs.values()}
+    lonely = sorted(path for path in given if stem(path) not in used)
     return jobs, [f"{path}: has no partner of that name" for path in lonely]
+
+
+def _check_spared(jobs: Sequence[Job], given: Iterable[Path]) -> None:
+    """Raise InputError where a job would write over a file that was given, be it another job's."""
+    taken = {os.path.realpath(path) for path in given}
+    for path in (path for job in jobs for path, _ in job.outputs):
+        if os.path.realpath(path) in taken:
+            raise InputError(f"{path}: is also an input, or beside them; let the results go to another folder")
 
 
 def _named(wanted: Job, name: str, suffix: str) -> Job:

@@ -60,13 +60,14 @@ def only(kind: str, paths: list[Path]) -> list[Path]:
     return kept or paths
 
 
-def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
-    """Files by their pairing name. Raises InputError when two files share one."""
+def by_stem(paths: Iterable[Path], named: Callable[[Path], str] = stem) -> dict[str, Path]:
+    """Files by their pairing name, or as ``named``. Raises InputError when two files share one."""
     found: dict[str, Path] = {}
     for path in sorted(paths):
-        if stem(path) in found:
-            raise InputError(f"{path.name} and {found[stem(path)].name} pair by the same name: rename one")
-        found[stem(path)] = path
+        name = named(path)
+        if name in found:
+            raise InputError(f"{path.name} and {found[name].name} go by the same name: rename one")
+        found[name] = path
     return found
 
 
