@@ -225,8 +225,10 @@ def test_files_without_a_partner_are_named(tmp_path: Path) -> None:
 
 def test_many_files_need_a_folder_and_a_match(tmp_path: Path) -> None:
     low_dir, rgb_dir, out = folders(tmp_path, ("one",))
-    with pytest.raises(InputError, match="create it first"):
-        pair(Job(low_dir, tmp_path / "nowhere", rgb_dir))
+    (tmp_path / "file").write_text("")
+    for name in ("x.png", "file"):
+        with pytest.raises(InputError, match=f"{name}: is a file's name: many inputs need a folder"):
+            pair(Job(low_dir, tmp_path / name, rgb_dir))
     with pytest.raises(InputError, match=r"--suffix '\.xyz'"):
         pair(Job(low_dir, out, rgb_dir), ".xyz")
     with pytest.raises(InputError, match="no file matches"):
@@ -342,6 +344,19 @@ def test_the_results_never_overwrite_the_inputs(tmp_path: Path) -> None:
     failures = run_all([Job(low_dir / "one.png", low_dir / "one.png", rgb_dir / "one.png")], load("fgs"), Settings())
     assert "also an input" in failures[0]
     assert (low_dir / "one.png").read_bytes() == before
+
+
+def test_a_missing_folder_is_made_when_there_is_something_to_write(tmp_path: Path) -> None:
+    low_dir, rgb_dir, _ = folders(tmp_path, ("one", "two"))
+    new = tmp_path / "new" / "results.1"
+    jobs, _ = pair(Job(low_dir, new, rgb_dir, picture=tmp_path / "views"))
+    assert len(run_all(jobs, load("fgs"), Settings(unit="kitti", out_unit="relative"))) == 2
+    assert not (tmp_path / "new").exists()
+    assert run_all(jobs, load("fgs"), Settings(unit="mm")) == []
+    assert sorted(p.name for p in new.iterdir()) == ["one.png", "two.png"]
+    assert sorted(p.name for p in (tmp_path / "views").iterdir()) == ["one_view.png", "two_view.png"]
+    jobs, _ = pair(Job(low_dir, rgb_dir / "one.png" / "deeper", rgb_dir))
+    assert "does not exist" in run_all(jobs, load("fgs"), Settings(unit="mm"))[0]
 
 
 def test_what_is_not_paired_keeps_its_own_name(tmp_path: Path) -> None:

@@ -201,7 +201,10 @@ def test_ctrl_c_before_the_command_has_begun_is_as_quiet(monkeypatch: pytest.Mon
 def test_many_files_report_the_bad_one_and_exit_with_1(tmp_path: Path) -> None:
     low_dir, rgb_dir, out = folders(tmp_path, ("one", "two"))
     (low_dir / "two.png").write_bytes(b"no picture")
+    out.rmdir()
     words = ["--low", low_dir / "*.png", "--unit", "mm", "--rgb", rgb_dir / "*.png", "-o", out]
+    refused(crispdepth("predict", *words, "--model", "nothing"), "unknown model")
+    assert not out.exists()
     done = crispdepth("predict", *words)
     assert done.returncode == 1
     assert "1 of 2" in done.stdout

@@ -120,9 +120,6 @@ def run_or_parse(words: list[str], parse_only: bool) -> None:
         ]
         assert rest[0] == "install"
         assert set(re.findall(r"crispdepth\[(\w+)\]", " ".join(rest))) <= set(extras), words
-    elif program == "mkdir":
-        for folder in rest:
-            Path(folder).mkdir()
     elif program == "python":
         assert (ROOT / rest[0]).is_file(), f"{words}: tests/test_examples.py runs it"
     else:

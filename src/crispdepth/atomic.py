@@ -99,24 +99,38 @@ def _why(error: OSError) -> str:
     return f"{shown(error.strerror or error)}; choose another name or folder"
 
 
-def check_output(path: PathLike, inputs: Iterable[PathLike | None], suffixes: Iterable[str]) -> None:
+def make_folder(path: PathLike) -> None:
+    """Make the folder and those above it, where they are missing. Raises InputError."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{shown(path)}: cannot be made: {_why(error)}") from error
+
+
+def check_output(
+    path: PathLike, inputs: Iterable[PathLike | None], suffixes: Iterable[str], new_folder: bool = False
+) -> None:
     """Says before any work that ``path`` could not be written: raises InputError.
 
-    Its folder must exist and be writable, its extension be one of ``suffixes``, and it must be no folder and
-    none of ``inputs``, not even through a link. None among the inputs is skipped.
+    Its folder must exist (``new_folder``: or one above it, as ``make_folder`` makes the rest) and be writable, its
+    extension be one of ``suffixes``, and it must be no folder and none of ``inputs``, not even through a link. None
+    among the inputs is skipped.
     """
     name, target, known = shown(path), _real(path), tuple(suffixes)
     if os.path.isdir(target):
         raise InputError(f"{name}: is a folder; name a file in it")
     if not Path(path).suffix and not os.path.exists(target):
-        cure = f"name a file such as {name}{known[0]}; a folder is for many inputs, and must be there"
+        cure = f"name a file such as {name}{known[0]}; a folder is for many inputs"
         raise InputError(f"{name}: has no extension, which says the format: {cure}")
     if Path(path).suffix.lower() not in known:
         raise InputError(f"{name}: unknown extension '{Path(path).suffix}'; use one of {', '.join(known)}")
-    if not os.path.isdir(target.parent):
-        raise InputError(f"{name}: folder {shown(target.parent)} does not exist; create it first")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise InputError(f"{name}: folder {shown(target.parent)} is read-only; choose another one")
+    folder = target.parent
+    while new_folder and not os.path.exists(folder):
+        folder = folder.parent
+    if not os.path.isdir(folder):
+        raise InputError(f"{name}: folder {shown(folder)} does not exist; create it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{name}: folder {shown(folder)} is read-only; choose another one")
     if os.path.exists(target) and not os.path.isfile(target):
         raise InputError(f"{name}: is no ordinary file; choose another name")
     for other in inputs:

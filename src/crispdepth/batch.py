@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from crispdepth import io
+from crispdepth.atomic import make_folder
 from crispdepth.confidence import ends, scale_of, trusted
 from crispdepth.data.folder import by_stem, files_in, only, stem
 from crispdepth.geometry import resize_rgb
@@ -112,6 +113,8 @@ def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
 def written(work: Work) -> list[str]:
     """The last third: the files, all or none, and what to say of them. Raises InputError."""
     outputs, notes = outputs_of(work)
+    for output in outputs if work.job.new_folders else ():
+        make_folder(output.path.parent)
     return notes + write_all(outputs)
 
 
@@ -235,19 +238,20 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
 
     Where one kind of input is all there is, nothing is paired: there is a job for each file, under its own name.
 
-    ``wanted`` has a folder or a pattern for each input, and a folder for each output; there the files are
-    ``STEM.png`` (``suffix``), ``STEM_view.png``, ``STEM.ply``, ``STEM_confidence.png``, ``STEM_classes.png`` and
-    ``STEM.glb``. ``low`` may also be a recording (``recordings.recording``), which names its pictures itself. Raises
-    InputError when nothing pairs or a folder is missing.
+    ``wanted`` has a folder or a pattern for each input, and a folder, made when needed, for each output; there the
+    files are ``STEM.png`` (``suffix``), ``STEM_view.png``, ``STEM.ply``, ``STEM_confidence.png``,
+    ``STEM_classes.png`` and ``STEM.glb``. ``low`` may also be a recording (``recordings.recording``), which names its
+    pictures itself. Raises InputError when nothing pairs, a folder is a file, or a result would take the place of a
+    file that was given.
     """
     if suffix.lower() not in io.DEPTH_SUFFIXES:
         raise InputError(f"--suffix {suffix!r} is no depth file: use one of {', '.join(io.DEPTH_SUFFIXES)}")
     if wanted.truth is not None:
         raise InputError("--truth compares one file: leave it out for many")
     recorded = None if wanted.low is None else recording(wanted.low)
-    for folder, _ in wanted.outputs:
-        if not folder.is_dir():
-            raise InputError(f"{folder} is no folder: create it first (many inputs need a folder to go to)")
+    for folder, suffixes in wanted.outputs:
+        if not folder.is_dir() and (folder.exists() or folder.suffix.lower() in suffixes):
+            raise InputError(f"{folder}: is a file's name: many inputs need a folder to go to, such as results")
     if recorded is not None:
         if set(wanted.inputs) > {"low"}:
             raise InputError(f"{wanted.low}: a recording names its pictures itself: leave out --rgb and --confidence")
@@ -291,6 +295,7 @@ def _named(wanted: Job, name: str, suffix: str) -> Job:
     """The job whose outputs are called ``name`` in the folders of ``wanted``."""
     return replace(
         wanted,
+        new_folders=True,
         out=wanted.out / f"{name}{suffix}",
         picture=wanted.picture and wanted.picture / f"{name}_view.png",
         points=wanted.points and wanted.points / f"{name}.ply",

@@ -21,6 +21,7 @@ class Job:
 
     Without ``low`` depth is found in ``rgb`` alone. For many files each field is a folder or a pattern: see
     ``batch.pair``. ``intrinsics`` and ``unit`` are what a recording says of this file; those of Settings come first.
+    ``new_folders``: folders that the outputs lack are made once there is something to write.
     """
 
     low: Path | None
@@ -35,6 +36,7 @@ class Job:
     classes: Path | None = None
     intrinsics: str | None = None
     unit: str | None = None
+    new_folders: bool = False
 
     @property
     def start(self) -> Path:
@@ -106,7 +108,7 @@ def check(job: Job, settings: Settings) -> None:
     if twice and not io.holds_both(job.start):
         raise InputError(f"{job.low}: given as --low and as --rgb: name the colour picture, or leave out --rgb")
     for path, suffixes in job.outputs:
-        check_output(path, job.inputs.values(), suffixes)
+        check_output(path, job.inputs.values(), suffixes, job.new_folders)
     if len({path.resolve() for path, _ in job.outputs}) < len(job.outputs):
         raise InputError("two outputs have one name: give the depth and the picture different ones")
     if settings.size and settings.scale:

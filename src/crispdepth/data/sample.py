@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from crispdepth import io
-from crispdepth.atomic import atomic
+from crispdepth.atomic import atomic, make_folder
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import crop_to_multiple, downsample
 from crispdepth.types import InputError, Size
@@ -24,10 +24,7 @@ def write_sample(folder: Path, scale: int, seed: int, size: Size) -> list[str]:
         raise InputError(f"scale {scale} does not fit {size[1]}x{size[0]}: at least 2 low pixels are needed")
     if size[0] * size[1] > 2**24:
         raise InputError(f"{size[1]}x{size[0]} is larger than a sample needs: 16 megapixels at most")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}; choose another folder") from None
+    make_folder(folder)
     scene = scenes(1, size[0], size[1], seed)
     assert scene.rgb is not None
     assert scene.depth is not None
