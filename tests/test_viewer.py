@@ -174,6 +174,18 @@ def test_lines_and_messages_name_fields_of_the_page(server: Server, sample: Path
     assert wrong == "“field of view” 500 is out of range: 1 to 170 degrees"
 
 
+def test_depth_that_no_png_holds_is_shown_and_told_at_the_download(server: Server, tmp_path: Path) -> None:
+    ramp = np.linspace(0.1, 0.9, 12 * 16, dtype=np.float32).reshape(12, 16)
+    for name, unit, depth in (("far.npy", "m", 100 * ramp), ("shares.npy", "relative", ramp)):
+        np.save(tmp_path / name, depth)
+        files = hand_in(server, tmp_path, low=name)
+        token, told = ready(server, model="bicubic", unit=unit, scale="2", files=files)
+        assert ("sharp.png" in told["downloads"]) == (unit == "m")
+        if unit == "m":
+            assert "“Unit of the 16-bit PNG” kitti" in refusal(server, f"api/runs/{token}/files/sharp.png")
+            ask(server, f"api/runs/{token}/files/sharp.png?out_unit=kitti")
+
+
 @pytest.mark.parametrize(
     ("change", "cure"),
     [

@@ -147,7 +147,7 @@ class Desk:
         folder = self.folder / token
         job = Job(
             low=given.get("low"),
-            out=folder / "sharp.png",
+            out=folder / "sharp.npy",  # holds what a PNG cannot; that is told at its download
             rgb=given.get("rgb"),
             points=folder / "cloud.ply",
             truth=given.get("truth"),
