@@ -282,9 +282,14 @@ def test_a_wrong_word_of_the_other_verbs_is_one_line_too(words: list[str], cure:
 
 
 def test_bench_speed_writes_what_it_measured(tmp_path: Path) -> None:
-    words = ["--models", "crisp,bicubic", "--size", "64x48", "--json", tmp_path / "speed.json"]
+    page = tmp_path / "page.md"
+    words = ["--models", "crisp,bicubic", "--size", "64x48", "--json", tmp_path / "speed.json", "-o", page]
+    refused(crispdepth("bench-speed", *words), "has no marks <!-- speed -->")
+    page.write_text("before\n<!-- speed -->\n<!-- end of speed -->\nafter\n")
     done = crispdepth("bench-speed", *words)
     assert done.returncode == 0, done.stderr
+    assert page.read_text().startswith("before\n<!-- speed -->\n**64x48, x8")
+    assert "| crisp | " in page.read_text()
     result = json.loads((tmp_path / "speed.json").read_text())
     assert result["unit_conv_ms"] > 0
     assert result["models"]["crisp"]["parameters"] > 1e6

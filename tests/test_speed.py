@@ -9,6 +9,7 @@ import torch
 
 from crispdepth.bench import robust, speed
 from crispdepth.data.scenes import scenes
+from crispdepth.engines import Machine
 from crispdepth.types import Sample
 
 
@@ -22,6 +23,16 @@ def test_models_are_timed_beside_one_convolution() -> None:
         assert figures["parameters"] == 0
     assert "| guided | – |" in speed.table(result)
     assert speed.as_json([result])["sizes"] == {"64x48": result}
+
+
+def test_the_least_that_a_network_could_take_is_told_and_how_the_command_runs_it() -> None:
+    result = speed.measure(["crisp-tiny"], (48, 64), 4, rounds=1)
+    figures = result["models"]["crisp-tiny"]
+    unit = 2 * 9 * 64 * 64 * 240 * 320 / 1e9
+    assert figures["least_units"] == pytest.approx(figures["gflop"] / unit, abs=0.006)
+    assert 0 < figures["gflop"] < 1
+    assert figures["precision"] == ("bf16" if Machine.here().bf16 else "float32")
+    assert (figures["auto_ms"] == figures["ms"]) == (figures["precision"] == "float32")
 
 
 def one(seed: int) -> Sample:

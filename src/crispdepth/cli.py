@@ -399,7 +399,7 @@ def bench_speed(
     engines: Annotated[
         bool, typer.Option("--engines", help="Instead: --models (crisp) by every engine, at 640x480 or --size")
     ] = False,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="With --engines: a page to put the table in")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A page to put the tables in")] = None,
 ) -> None:
     """Time models side by side, and measure their memory, on this machine."""
     from crispdepth.bench import report, speed
@@ -412,13 +412,16 @@ def bench_speed(
         _bench_engines([name.strip() for name in (models or "crisp").split(",")], wanted, scale, json_path, out)
         return
     if out is not None:
-        raise InputError("--out takes the table of --engines: add that, or use --json")
+        report.around(out, "speed")
     names = [name.strip() for name in models.split(",")] if models else sharpeners()
     results = []
     for each in speed.SIZES if wanted is None else (wanted,):
         with report.progress_bar(f"{each[1]}x{each[0]}") as progress:
             results.append(speed.measure(names, each, scale, progress=progress))
         typer.echo(speed.table(results[-1]) + "\n")
+    if out is not None:
+        report.write_between(out, "speed", "\n\n".join(speed.table(result) for result in results))
+        typer.echo(f"wrote {out}")
     if json_path is not None:
         report.write_json(json_path, speed.as_json(results))
         typer.echo(f"wrote {json_path}")
@@ -427,6 +430,8 @@ def bench_speed(
 def _bench_engines(names: list[str], size: Size | None, scale: float, json_path: Path | None, out: Path | None) -> None:
     from crispdepth.bench import report, speed
 
+    if out is not None:
+        report.around(out, "engines")
     results = []
     for name in names:
         with report.progress_bar(f"{name} by every engine") as progress:

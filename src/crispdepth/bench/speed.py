@@ -21,10 +21,11 @@ except ModuleNotFoundError:  # Windows
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import downsample
-from crispdepth.engines import Choice, Machine, compiled, prepared
+from crispdepth.engines import Choice, Machine, Wanted, choose, compiled, prepared
 from crispdepth.export import AGREE, converted, held_back_rmse
 from crispdepth.graphs import Graph
 from crispdepth.inference import predict, sharpened
@@ -49,13 +50,20 @@ def measure(
 
     ``unit_conv_ms``: one 3x3 convolution, 64 channels in and out, 320x240, float32, torch's own layout;
     ``unit_conv_channels_last_ms``: the same in the layout our networks use. A machine's mood changes times,
-    hardly their ratio: models and units take turns. ``peak_mb``: the most memory (RSS) that a fresh process
-    held, Python and torch included, from loading the model to the end of one map.
+    hardly their ratio: models and units take turns. ``gflop``: what the model multiplies and adds; ``least_units``: the
+    same in units, so many it would take where all of it were as fast as the unit. ``auto_ms``, ``auto_units``: in the
+    ``precision`` that the command takes here by itself, where that is not float32. ``peak_mb``: the most memory (RSS)
+    that a fresh process held, Python and torch included, from loading the model to the end of one map.
     """
     keep_freed()  # as the command does: else times, the unit's too, depend on what happened to be freed before
     models = {name: load(name) for name in names}
     jobs: dict[str, Callable[[], object]] = {"unit": _unit(False), "unit channels_last": _unit(True)}
     jobs |= {f"model {name}": _job(model, size, scale) for name, model in models.items()}
+    gflop = {name: _gflop(job) for name, job in jobs.items()}
+    choices = {name: choose(Wanted("torch", "cpu"), model, Machine.here()) for name, model in models.items()}
+    for name, choice in choices.items():
+        if choice.precision != "float32":
+            jobs[f"auto {name}"] = _job(prepared(load(name), choice), size, scale)
     ms: dict[str, list[float]] = {name: [] for name in jobs}
     with torch.inference_mode():
         for done in range(rounds + 1):
@@ -76,12 +84,24 @@ def measure(
             name: {
                 "ms": round(middle[f"model {name}"], 2),
                 "units": round(middle[f"model {name}"] / middle["unit"], 2),
+                "gflop": round(gflop[f"model {name}"], 2),
+                "least_units": round(gflop[f"model {name}"] / gflop["unit"], 2),
+                "precision": choices[name].precision,
+                "auto_ms": round(middle.get(f"auto {name}", middle[f"model {name}"]), 2),
+                "auto_units": round(middle.get(f"auto {name}", middle[f"model {name}"]) / middle["unit"], 2),
                 "peak_mb": round(peak_mb(name, size, scale), 1),
                 "parameters": sum(p.numel() for p in model.parameters()),
             }
             for name, model in models.items()
         },
     }
+
+
+def _gflop(job: Callable[[], object]) -> float:
+    """10^9 multiplications and additions of the convolutions and matrix products of one run."""
+    with FlopCounterMode(display=False) as counter:
+        job()
+    return counter.get_total_flops() / 1e9
 
 
 def _unit(channels_last: bool) -> Callable[[], object]:
@@ -255,10 +275,13 @@ def table(result: dict[str, Any]) -> str:
         f"{result['size']}, x{result['scale']:g}, {result['threads']} threads, float32 on the CPU; "
         f"1 unit = {result['unit_conv_ms']:g} ms"
     )
-    rows = [f"**{head}**", "", "| model | parameters | ms | units | peak memory, MB |", "|---|---|---|---|---|"]
-    for name, figures in result["models"].items():
-        million = f"{figures['parameters'] / 1e6:.2f} M" if figures["parameters"] else "–"
-        rows.append(f"| {name} | {million} | {figures['ms']:.0f} | {figures['units']:.2f} | {figures['peak_mb']:.0f} |")
+    columns = ("model", "parameters", "ms", "units", "GFLOP, least units", "as the command runs it", "peak memory, MB")
+    rows = [f"**{head}**", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name, x in result["models"].items():
+        million = f"{x['parameters'] / 1e6:.2f} M" if x["parameters"] else "–"
+        work = f"{x['gflop']:.1f}, {x['least_units']:.2f}" if x["gflop"] else "–"
+        run = f"{x['auto_ms']:.0f} ms, {x['auto_units']:.2f} units ({x['precision']})"
+        rows.append(f"| {name} | {million} | {x['ms']:.0f} | {x['units']:.2f} | {work} | {run} | {x['peak_mb']:.0f} |")
     return "\n".join(rows)
 
 
