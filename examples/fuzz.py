@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import random
 import resource
 import shutil
@@ -180,7 +179,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="crispdepth-fuzz-"))
     (folder / "good").mkdir()
     samples(folder / "good")
-    context: Any = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
+    context: Any = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     start = time.monotonic()
     with multiprocessing.Manager() as manager:
         faults, count = manager.list(), context.Value("q", 0)
