@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -269,14 +270,30 @@ def test_files_of_one_folder_pair_by_their_names_without_the_words_for_what_they
 
 def test_files_whose_names_do_not_pair_can_be_listed(tmp_path: Path) -> None:
     low, rgb = write_inputs(tmp_path / "in")
-    low.rename(tmp_path / "in" / "tum_1_depth_5000.png")
-    rgb.rename(tmp_path / "in" / "tum_1_color.png")
-    with pytest.raises(InputError, match=r"or --low a list\.txt of lines such as 1\.0 rgb/a\.jpg 1\.0 depth/a\.png"):
+    low.rename(tmp_path / "in" / "first_depth.png")
+    rgb.rename(tmp_path / "in" / "one_color.png")
+    cure = r"or --low a list\.txt of lines such as 1\.0 rgb/a\.jpg 1\.0 depth/a\.png \(depth in 1/5000 m, unless --unit"
+    with pytest.raises(InputError, match=cure):
         pair(Job(tmp_path / "in", tmp_path, tmp_path / "in"))
-    (tmp_path / "in" / "list.txt").write_text("1.0 tum_1_color.png 1.0 tum_1_depth_5000.png")
+    (tmp_path / "in" / "list.txt").write_text("1.0 one_color.png 1.0 first_depth.png")
     (job,), lonely = pair(Job(tmp_path / "in" / "list.txt", tmp_path))
-    assert (job.low and job.low.name, job.rgb and job.rgb.name) == ("tum_1_depth_5000.png", "tum_1_color.png")
+    assert (job.low and job.low.name, job.rgb and job.rgb.name) == ("first_depth.png", "one_color.png")
     assert not lonely
+
+
+@pytest.mark.parametrize("number", ["5000", "256"])
+def test_a_number_of_a_unit_in_the_name_does_not_part_a_pair(tmp_path: Path, number: str) -> None:
+    low, rgb = write_inputs(tmp_path / "in")
+    low.rename(tmp_path / "in" / f"a_depth_{number}.png")
+    rgb.rename(tmp_path / "in" / "a_color.png")
+    (job,), lonely = pair(Job(tmp_path / "in", tmp_path, tmp_path / "in"))
+    assert (job.out.name, lonely) == ("a.png", [])
+    for frame in (int(number), 7):  # where all have numbers, they are the frames'
+        shutil.copy(tmp_path / "in" / f"a_depth_{number}.png", tmp_path / "in" / f"b_depth_{frame}.png")
+        shutil.copy(tmp_path / "in" / "a_color.png", tmp_path / "in" / f"b_color_{frame}.png")
+    jobs, lonely = pair(Job(tmp_path / "in", tmp_path, tmp_path / "in"))
+    assert sorted(job.out.name for job in jobs) == sorted(["b_7.png", f"b_{number}.png"])
+    assert len(lonely) == 2
 
 
 def test_a_size_that_nobody_said_is_asked_for_once(tmp_path: Path) -> None:

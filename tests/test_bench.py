@@ -58,6 +58,16 @@ def test_levels_are_measured_rounded_too_and_metres_are_not(levels: Path) -> Non
     assert made["mad"] > 0
 
 
+def test_a_model_and_a_folder_may_be_given_by_name(levels: Path) -> None:
+    by_name = evaluate("bicubic", "middlebury", str(levels), 4)
+    assert by_name.metrics == evaluate(load("bicubic"), "middlebury", levels, 4).metrics
+    assert by_name.model == "bicubic"
+    with pytest.raises(InputError, match="did you mean bicubic"):
+        evaluate("bicubi", "middlebury", levels, 4)
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        evaluate("bicubic", "middlebury", "nowhere", 4)
+
+
 @pytest.mark.parametrize("set_name", ["middlebury", "lu"])
 @pytest.mark.parametrize("protocol", ["fdsr", "dctnet"])
 @pytest.mark.parametrize("scale", [4, 8, 16])
@@ -230,7 +240,7 @@ def test_the_sensors_own_maps_are_reported_with_their_own_scale(tmp_path: Path) 
     [
         (("middelbury", None, 8, "fdsr"), "did you mean middlebury"),
         (("middlebury", None, 8, "fdsr"), r"--root \(root=…\)"),
-        (("middlebury", Path("nowhere"), 8, "fdsr"), "Middlebury_NN_output_color.png"),
+        (("middlebury", Path(__file__).parent, 8, "fdsr"), "Middlebury_NN_output_color.png"),
         (("middlebury", Path("nowhere"), 8, "fdrs"), "did you mean fdsr"),
         (("middlebury", Path("nowhere"), 0.5, "fdsr"), "1 to 64"),
     ],

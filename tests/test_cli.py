@@ -281,6 +281,14 @@ def test_a_wrong_word_of_the_other_verbs_is_one_line_too(words: list[str], cure:
     assert cure in done.stderr
 
 
+@pytest.mark.parametrize("package", ["transformers", "lightning"])
+def test_training_without_a_package_of_it_names_the_one_pip_line(package: str, tmp_path: Path) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from crispdepth import cli; cli.main()"
+    words = [sys.executable, "-c", code, "train", "crisp", "steps=1", "-o", str(tmp_path / "run")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    refused(done, r"training needs Lightning and Transformers: pip install 'crispdepth\[train\]'")
+
+
 def test_bench_speed_writes_what_it_measured(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     words = ["--models", "crisp,bicubic", "--size", "64x48", "--json", tmp_path / "speed.json", "-o", page]

@@ -60,6 +60,8 @@ def test_each_unit_gives_the_metres_of_its_definition(tmp_path: Path) -> None:
 def test_a_wrong_unit_is_answered_with_the_choices_and_the_nearest() -> None:
     with pytest.raises(InputError, match=r"did you mean kitti\? Known: m, mm, kitti"):
         parse_unit("kiti")
+    with pytest.raises(InputError, match=r"did you mean realsense:0\.01"):
+        parse_unit("cm")
     with pytest.raises(InputError, match="did you mean mm"):
         parse_unit("millimeter")
     for bad in (

@@ -202,6 +202,7 @@ def test_the_command_takes_a_film_and_refuses_a_single_frame(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert "3 of 3 files written" in done.stdout
     assert (tmp_path / "f.mp4").stat().st_size > 1000
+    assert f"wrote    {tmp_path / 'f.mp4'}" in done.stdout
     refused(crispdepth(*words, "--low", low_dir, "--film", tmp_path / "g.mp4"), "--video")
     refused(crispdepth(*words, "--low", low_dir / "0.png", "--video"), "many frames")
 

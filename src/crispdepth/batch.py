@@ -19,7 +19,7 @@ import torch
 from crispdepth import io
 from crispdepth.atomic import make_folder
 from crispdepth.confidence import ends, scale_of, trusted
-from crispdepth.data.folder import by_stem, files_in, only, stem
+from crispdepth.data.folder import by_stem, files_in, only, stem, stem_without_unit
 from crispdepth.geometry import resize_rgb
 from crispdepth.inference import predict
 from crispdepth.intrinsics import read_extrinsics, read_intrinsics
@@ -258,29 +258,38 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
         jobs = [_of_frame(wanted, suffix, frame, recorded.unit) for frame in recorded.frames]
         _check_spared(jobs, (path for job in jobs for path in job.inputs.values()))
         return jobs, recorded.lonely
-    named_by = stem if len(wanted.inputs) > 1 else attrgetter("stem")
-    found = {name: by_stem(expand(str(path), name), named_by) for name, path in wanted.inputs.items()}
-    first = found["low" if wanted.start is wanted.low else "rgb"]
-    named = {name: {kind: files[name] for kind, files in found.items() if name in files} for name in first}
-    pairs: dict[str, dict[str, Any]] = {}
-    for name, inputs in named.items():  # a file is not its own partner
-        if len(inputs) == len(found) and (len(set(inputs.values())) == len(inputs) or io.holds_both(first[name])):
-            pairs[name] = inputs
-    if not pairs:
+    # depth_256 may be frame 256: the second way is for names that the first does not pair
+    for naming in (stem, stem_without_unit) if len(wanted.inputs) > 1 else (attrgetter("stem"),):
+        found = {name: by_stem(expand(str(path), name), naming) for name, path in wanted.inputs.items()}
+        pairs = _partners(found, "low" if wanted.start is wanted.low else "rgb")
+        if pairs:
+            break
+    else:
         words = " with one of ".join(str(path) for path in wanted.inputs.values())
         firsts = " and ".join(f"{next(iter(files))!r}" for files in found.values())
         raise InputError(
             f"no file of {words} pairs by its name: the first are called {firsts} without words such as depth, rgb, "
             "color; give each two files of one name (000.png with 000.jpg, a_depth.png with a_color.jpg), or --low a "
-            f"list.txt of lines such as {LINE}"
+            f"list.txt of lines such as {LINE} (depth in 1/5000 m, unless --unit says otherwise)"
         )
     jobs = [replace(_named(wanted, name, suffix), **inputs) for name, inputs in pairs.items()]
     given = {path for files in found.values() for path in files.values()}
     given |= {path for folder in wanted.inputs.values() if folder.is_dir() for path in files_in(folder)}
     _check_spared(jobs, given)
-    used = {stem(path) for inputs in pairs.values() for path in inputs.values()}
-    lonely = sorted(path for path in given if stem(path) not in used)
+    known_by = naming if len(wanted.inputs) > 1 else stem
+    used = {known_by(path) for inputs in pairs.values() for path in inputs.values()}
+    lonely = sorted(path for path in given if known_by(path) not in used)
     return jobs, [f"{path}: has no partner of that name" for path in lonely]
+
+
+def _partners(found: dict[str, dict[str, Path]], first: str) -> dict[str, dict[str, Any]]:
+    """By name, the files of every kind where each kind has one; a file is not its own partner."""
+    pairs: dict[str, dict[str, Any]] = {}
+    for name, path in found[first].items():
+        inputs = {kind: files[name] for kind, files in found.items() if name in files}
+        if len(inputs) == len(found) and (len(set(inputs.values())) == len(inputs) or io.holds_both(path)):
+            pairs[name] = inputs
+    return pairs
 
 
 def _check_spared(jobs: Sequence[Job], given: Iterable[Path]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crispdepth.memory import keep_freed
-from crispdepth.types import InputError, Size
+from crispdepth.types import InputError, MissingPackage, Size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,7 +198,10 @@ def predict(
         def run(done: Callable[[list[str]], None]) -> list[str]:
             if not video:
                 return batch.run_all(jobs, loaded, settings, done)
-            return batch.run_video(jobs, loaded, settings, (film, fps) if film else None, done)
+            failures = batch.run_video(jobs, loaded, settings, (film, fps) if film else None, done)
+            if film and not any(film.name in line for line in failures):
+                notes.append(f"wrote    {film}")
+            return failures
 
         _predict_many(len(jobs), lonely, run, notes)
         return
@@ -555,14 +558,19 @@ def train(
     typer.echo(f"wrote {path}")
 
 
+TRAINING = "training needs Lightning and Transformers: pip install 'crispdepth[train]'"
+
+
 def _training() -> tuple[Any, Any, Any]:
     """The rooms that need Lightning, or how to get it."""
     try:
         from crispdepth.training import examples, recipes, run
+    except MissingPackage as error:  # NAIMA's, whose recipes stand there too
+        raise InputError(TRAINING) from error
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith(("lightning", "pytorch_lightning")):
             raise
-        raise InputError("training needs Lightning: pip install 'crispdepth[train]'") from error
+        raise InputError(TRAINING) from error
     return recipes, examples, run
 
 

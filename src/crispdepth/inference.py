@@ -88,7 +88,9 @@ def predict(
     if size is None:
         size = _output_size(model, rgb_map)
     check_size(size, model, (low_map.shape[-2], low_map.shape[-1]))
-    check_aspect((low_map.shape[-2], low_map.shape[-1]), size)
+    if rgb_map is not None:
+        check_aspect((low_map.shape[-2], low_map.shape[-1]), (rgb_map.shape[-2], rgb_map.shape[-1]))
+    check_size_asked((low_map.shape[-2], low_map.shape[-1]), size)
     if "rgb" in model.inputs and rgb_map is None:
         raise InputError("this model needs the colour picture: pass --rgb (rgb=…), or use --model bicubic")
     if rgb_map is not None and ("rgb" in model.inputs or align is not None):
@@ -151,7 +153,7 @@ def _from_rgb(model: Model, rgb: Array | None, size: Size | None, focal_px: floa
     whole = _rgb_tensor(rgb)
     size = size or (whole.shape[-2], whole.shape[-1])
     check_size(size, model, size)
-    check_aspect((whole.shape[-2], whole.shape[-1]), size)
+    check_size_asked((whole.shape[-2], whole.shape[-1]), size)
     picture = resize_rgb(whole, size)
     if focal_px is not None and not hasattr(model, "for_focal"):
         raise InputError("this model does not say which focal length its depth is for: leave out --focal (focal_px=…)")
@@ -314,16 +316,29 @@ def check_size(size: Size, model: Model, low: Size) -> None:
         )
 
 
+def _one_shape(one: Size, other: Size) -> bool:
+    """Whether both sizes can show the same view: one shape, up to a pixel of ``one`` of rounding."""
+    ratio = (other[0] / one[0]) / (other[1] / one[1])
+    return bool(abs(np.log(ratio)) <= np.log1p(ASPECT_TOLERANCE + 1 / min(one)))
+
+
+def check_size_asked(given: Size, size: Size) -> None:
+    """Raise InputError unless the ``size`` that was asked for has the shape of what was ``given``."""
+    if not _one_shape(given, size):
+        fitting = f"{round(size[0] * given[1] / given[0])}x{size[0]}"
+        raise InputError(
+            f"size {size[1]}x{size[0]} has another shape than what was given, {given[1]}x{given[0]}: "
+            f"ask for {fitting}, say, with --size (size=…)"
+        )
+
+
 def check_aspect(low: Size, size: Size) -> None:
-    """Raise InputError unless both sizes can show the same view: one shape, up to a low pixel of rounding."""
-    ratio = (size[0] / low[0]) / (size[1] / low[1])
-    slack = ASPECT_TOLERANCE + 1 / min(low)
-    if abs(np.log(ratio)) <= np.log1p(slack):
+    """Raise InputError unless depth and picture of these sizes can show the same view."""
+    if _one_shape(low, size):
         return
-    turned = (size[1] / low[0]) / (size[0] / low[1])
     cure = (
         "one of them seems turned by 90°: rotate it"
-        if abs(np.log(turned)) <= np.log1p(slack)
+        if _one_shape(low, (size[1], size[0]))
         else "crop them to the same view"
     )
     raise InputError(

@@ -14,7 +14,7 @@ SAME_MOMENT_MS = 2  # ARKitScenes rounds one moment to different milliseconds
 OPEN3D_COLOURS = ("color", "image", "rgb")
 OPEN3D_CAMERAS = ("intrinsic.json", "camera_intrinsic.json", "intrinsics.json")
 LINE = "1.0 rgb/a.jpg 1.0 depth/a.png"
-LISTED = f"a .txt is read as a list of frames, with lines such as {LINE}"
+LISTED = f"a .txt is read as a list of frames, with lines such as {LINE} (depth in 1/5000 m, or as --unit says)"
 ARKIT_COLOURS = ("wide", "color", "vga_wide", "lowres_wide")  # the largest first
 
 

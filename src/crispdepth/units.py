@@ -37,7 +37,14 @@ UNITS = {
 }
 
 
-_SPELLINGS = {"metres": "m", "meters": "m", "millimetres": "mm", "millimeters": "mm", "depth": "relative"}
+_SPELLINGS = {
+    "metres": "m",
+    "meters": "m",
+    "millimetres": "mm",
+    "millimeters": "mm",
+    "cm": "realsense:0.01",
+    "depth": "relative",
+}
 
 
 def parse_unit(name: str) -> Unit:

@@ -14,6 +14,7 @@ from crispdepth.bench.protocol import PROTOCOLS, Protocol
 from crispdepth.data.sets import SETS, find
 from crispdepth.inference import predict
 from crispdepth.metrics import METRICS, confusion, mean_iou
+from crispdepth.models.catalog import load
 from crispdepth.types import Classes, InputError, Model, Prediction, Sample
 
 
@@ -51,9 +52,9 @@ def protocol_named(name: str) -> Protocol:
 
 
 def evaluate(
-    model: Model,
+    model: Model | str,
     set_name: str,
-    root: Path | None = None,
+    root: Path | str | None = None,
     scale: float = 8,
     protocol: str | None = None,
     *,
@@ -61,7 +62,7 @@ def evaluate(
     unit: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Run ``model`` over every image of a set and measure it.
+    """Run ``model``, or the catalog's of that name, over every image of a set and measure it.
 
     ``protocol``: by default ``usual_protocol``. ``root``: the set's folder (``crispdepth info SET`` tells its
     layout); ``unit``: of the files, for set ``folder`` only; ``progress(done, total)`` is called after each image. A
@@ -70,6 +71,9 @@ def evaluate(
     unknown names, missing files, a scale below 1, a protocol that does not fit the model, and when no pair could be
     read.
     """
+    if isinstance(model, str):
+        name, model = name or model, load(model)
+    root = Path(root) if isinstance(root, str) else root
     if not 1 <= scale <= 64:
         raise InputError(f"scale {scale:g} is out of range: 1 to 64")
     protocol = protocol or usual_protocol(model, set_name)

@@ -19,6 +19,7 @@ Readers = dict[str, Callable[[], Sample]]  # name -> reads that sample; nothing 
 LAYOUT = "rgb/NAME.jpg (or png …) beside depth/NAME.png (or exr, npy …); optional: low/NAME.png"
 COLOUR_WORDS, DEPTH_WORDS = ("color", "colour", "rgb", "image"), ("depth", "low", "mm", "confidence")
 NAMING = re.compile(rf"(?i)(?:^|[_.\-])({'|'.join((*COLOUR_WORDS, *DEPTH_WORDS, 'img'))})(?=$|[_.\-])")
+UNIT_NUMBER = re.compile(r"(?i)(depth)[_.\-](?:256|1000|5000)$")
 PICTURES = (".jpg", ".jpeg", ".bmp", ".webp")  # these hold no depth
 FILES = (".png", ".jpg", ".jpeg", ".heic", ".heif", ".tif", ".tiff", ".exr", ".pfm", ".npy", ".npz", ".bmp", ".webp")
 
@@ -38,6 +39,11 @@ def stem(path: Path) -> str:
     """The name that pairs files: without extension and words such as ``_depth``, ``rgb_``, ``-color-``, ``.image``."""
     name, count = NAMING.subn("", path.stem)
     return (name.strip("_.-") if count else name) or path.stem
+
+
+def stem_without_unit(path: Path) -> str:
+    """``stem``, also without a unit's number after the word depth: a_depth_5000, b_depth_256."""
+    return stem(path.with_name(UNIT_NUMBER.sub(r"\1", path.stem) + path.suffix))
 
 
 def _said(path: Path) -> str:

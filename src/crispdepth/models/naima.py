@@ -21,12 +21,12 @@ from crispdepth.layers.blocks import KERNELS, BackProjection
 from crispdepth.layers.strips import overwritten, spread, thrifty
 from crispdepth.models import saved
 from crispdepth.models.naima_released import refuse, renamed, unwrapped
-from crispdepth.types import Depth, InputError, Mask, Model, Rgb, Size
+from crispdepth.types import Depth, InputError, Mask, MissingPackage, Model, Rgb, Size
 
 try:
     from transformers import Dinov2Config, Dinov2Model
 except ImportError as error:
-    raise InputError("NAIMA needs Transformers: pip install 'crispdepth[naima]'") from error
+    raise MissingPackage("NAIMA needs Transformers: pip install 'crispdepth[naima]'") from error
 
 AnySpectrum: TypeAlias = Any  # a complex tensor (b, c, bins), or a Spectrum while a graph is made
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of red, green, blue

@@ -71,7 +71,7 @@ def train(
             if not (trainer.received_sigterm or isinstance(error.__context__, KeyboardInterrupt)):
                 raise
             kept = _step_of(_newest_checkpoint(folder))
-            cure = f"run the same command again to go on from step {kept}"
+            cure = f"run the same command again to go on from step {kept} (checkpoint_every={recipe.checkpoint_every})"
             raise KeyboardInterrupt(f"stopped at step {trainer.global_step}: {cure}") from None
     if trainer.is_global_zero:
         save_weights(task.network, folder)
