@@ -64,7 +64,7 @@ def test_a_model_and_a_folder_may_be_given_by_name(levels: Path) -> None:
     assert by_name.model == "bicubic"
     with pytest.raises(InputError, match="did you mean bicubic"):
         evaluate("bicubi", "middlebury", levels, 4)
-    with pytest.raises(InputError, match="nowhere: no such folder"):
+    with pytest.raises(InputError, match="in nowhere, which does not exist"):
         evaluate("bicubic", "middlebury", "nowhere", 4)
 
 

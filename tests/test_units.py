@@ -70,7 +70,7 @@ def test_a_wrong_unit_is_answered_with_the_choices_and_the_nearest() -> None:
         "realsense:SCALE",
         "realsense:nan",
         "realsense:-1",
-        "realsense:1000",
+        "realsense:1000",  # steps to a metre
     ):
         with pytest.raises(InputError, match=r"realsense:0\.001"):
             parse_unit(bad)

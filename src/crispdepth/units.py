@@ -66,5 +66,10 @@ def _realsense(text: str) -> Unit:
     except ValueError:
         scale = 0.0
     if not 1e-6 <= scale <= 1:
-        raise InputError("unit realsense needs metres per stored value: write realsense:0.001 (D400 cameras)")
+        cure = (
+            f"realsense:{1 / scale:g}, if that is steps to a metre"
+            if 1 < scale <= 1e6
+            else "realsense:0.001 (D400 cameras)"
+        )
+        raise InputError(f"unit realsense needs metres per stored value: write {cure}")
     return replace(UNITS["realsense:SCALE"], name=f"realsense:{scale!r}", metres=scale)

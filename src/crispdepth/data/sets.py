@@ -79,11 +79,10 @@ def find(name: str, root: Path | None, unit: str | None = None, part: str = "tes
             f"data set {name} needs --root (root=…), a folder with {row.layout} "
             f"(or put it at $CRISPDEPTH_DATA/{name}, where all your data sets are)"
         )
-    if not root.exists():
-        raise InputError(f"{root}: no such folder; check --root (root=…)")
     readers = samples(root) if row.unit else samples(root, unit)
     if not readers:
-        raise InputError(f"found no pair of {name} in {root}: it needs {row.layout}. {row.source}")
+        where = f"{root}" if root.exists() else f"{root}, which does not exist"
+        raise InputError(f"found no pair of {name} in {where}: it needs {row.layout}. {row.source}")
     return readers
 
 
