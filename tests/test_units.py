@@ -74,6 +74,8 @@ def test_a_wrong_unit_is_answered_with_the_choices_and_the_nearest() -> None:
     ):
         with pytest.raises(InputError, match=r"realsense:0\.001"):
             parse_unit(bad)
+    with pytest.raises(InputError, match=r"write realsense:0\.0002, if that is steps to a metre"):
+        parse_unit("realsense:5000")
     assert parse_unit(" MM ").name == "mm"
 
 
