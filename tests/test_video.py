@@ -58,9 +58,13 @@ def test_noise_is_averaged_away_while_the_camera_moves() -> None:
 def filmed(frames: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
     """Depth of a film's (depth, picture), steadied from both sides."""
     steady = SteadyFilm()
-    results = [result for depth, rgb in frames for result in steady.push(prediction(depth), rgb)]
-    assert len(results) == max(0, len(frames) - video.AHEAD)
-    return [result.depth for result in [*results, *steady.rest()]]
+    depths = []
+    for i, (depth, rgb) in enumerate(frames):
+        steady.push(prediction(depth), rgb)
+        assert steady.full == (i >= video.AHEAD)
+        if steady.full:
+            depths.append(steady.pop().depth)
+    return depths + [steady.pop().depth for _ in frames[len(depths) :]]
 
 
 def test_what_has_gone_or_is_to_come_leaves_no_ghost() -> None:
@@ -193,6 +197,27 @@ def test_an_error_of_opencv_is_that_frames_failure_and_the_others_are_done(
     assert ["--size" in line for line in failures] == [True, True]
     with pytest.raises(InputError, match="--size"):
         batch.run_video(jobs, load("bicubic"), batch.Settings(unit="mm", size=(33, 33000)))
+
+
+def test_a_frame_that_fails_late_takes_no_other_frames_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    low_dir, rgb_dir, out = write_frames(tmp_path, 7)
+    jobs, _ = batch.pair(batch.Job(low_dir, out, rgb_dir))
+    assert batch.run_video(jobs, load("bicubic"), batch.Settings(unit="mm")) == []
+    whole = {path.name: path.read_bytes() for path in out.iterdir()}
+    from_after, calls = video._from_after, iter(range(7))
+
+    def failing(*words: object) -> object:
+        if next(calls) in (1, 5):  # while the film runs, and after its last frame
+            raise MemoryError("no memory left")
+        return from_after(*words)  # type: ignore[arg-type]
+
+    for path in out.iterdir():
+        path.unlink()
+    monkeypatch.setattr(video, "_from_after", failing)
+    failures = batch.run_video(jobs, load("bicubic"), batch.Settings(unit="mm"))
+    assert [failure.split(":")[0] for failure in failures] == [str(low_dir / "1.png"), str(low_dir / "5.png")]
+    left = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert left == {name: content for name, content in whole.items() if name not in ("1.png", "5.png")}
 
 
 def test_the_command_takes_a_film_and_refuses_a_single_frame(tmp_path: Path) -> None:

@@ -452,9 +452,10 @@ def _frames(
     failures: list[str] = []
     steady, waiting = SteadyFilm(), deque[tuple[Work, list[str]]]()
 
-    def write(result: Prediction) -> None:
+    def write() -> None:
         (work, lines), said = waiting.popleft(), list[str]()
         try:
+            result = steady.pop()
             said = lines + written(replace(work, result=result))
             if show is not None:
                 assert settings.span is not None
@@ -467,17 +468,17 @@ def _frames(
     for job in jobs:
         try:
             work, lines = worked(read(job, settings), model)
-            ready = steady.push(work.result, work.rgb)
+            steady.push(work.result, work.rgb)
         except FAULTS as error:
             failures.append(_failure(job, error))
             if progress:
                 progress([])
             continue
         waiting.append((work, lines))
-        for result in ready:
-            write(result)
-    for result in steady.rest():
-        write(result)
+        if steady.full:
+            write()
+    while waiting:
+        write()
     return failures
 
 

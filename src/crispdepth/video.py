@@ -81,23 +81,24 @@ class Steady:
 class SteadyFilm:
     """As ``Steady``, with AHEAD frames to come as well: each result is the mean of both sides', its own counted once.
 
-    ``push`` gives the frame that came AHEAD calls ago, once there is one; ``rest`` those that still wait.
+    ``push`` takes the frames in order, ``pop`` gives them back in that order: when ``full``, or at the end of the film.
     """
 
     def __init__(self) -> None:
         self._steady = Steady()
         self._waiting: deque[_Frame] = deque()
 
-    def push(self, result: Prediction, rgb: np.ndarray | None) -> list[Prediction]:
-        """Take one frame more, as ``Steady``; none or one is given back, in order. Raises InputError."""
+    @property
+    def full(self) -> bool:
+        """Whether the first frame that waits has seen AHEAD more."""
+        return len(self._waiting) > AHEAD
+
+    def push(self, result: Prediction, rgb: np.ndarray | None) -> None:
+        """Take one frame more, as ``Steady``. Raises InputError; the frame is not taken then."""
         self._waiting.append(self._steady.step(result, rgb))
-        return [self._first()] if len(self._waiting) > AHEAD else []
 
-    def rest(self) -> list[Prediction]:
-        """The last frames of the film."""
-        return [self._first() for _ in range(len(self._waiting))]
-
-    def _first(self) -> Prediction:
+    def pop(self) -> Prediction:
+        """The frame that waits longest, steadied; it waits no more, even where this fails."""
         frame = self._waiting.popleft()
         after = _from_after(frame, self._waiting)
         depth = frame.count * frame.depth + after.count * after.depth - frame.result.depth

@@ -130,11 +130,12 @@ def _results(
         picture = _picture(sample)
         plain = predict(network, low=low, rgb=picture, valid=seen & (low > 0))
         waiting.append((sample, plain))
-        for better in steady.push(plain, picture):
+        steady.push(plain, picture)
+        if steady.full:
             one, alone = waiting.popleft()
-            yield one, (alone, better)
-    for (one, alone), better in zip(waiting, steady.rest(), strict=True):
-        yield one, (alone, better)
+            yield one, (alone, steady.pop())
+    for one, alone in waiting:
+        yield one, (alone, steady.pop())
 
 
 def table(result: dict[str, Any]) -> str:
