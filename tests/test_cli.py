@@ -163,7 +163,11 @@ def test_a_process_of_its_own_says_the_same(tmp_path: Path) -> None:
         (["predict", "--low"], "'--low' requires"),
         (["sharpen"], "No such command 'sharpen'.*see --help"),
         (["info"], "Missing argument"),
-        (["predict", "--low", "a.png", "b.png", "-o", "c"], "a pattern needs quotes"),
+        (["predict", "--low", "a.png", "b.png", "-o", "c"], "a pattern in quotes"),
+        (["predict", "a.jpg", "b.png", "-o", "c.png"], "extra argument.*--low .* --rgb photo.jpg"),
+        (["predict", "--depth", "a.png", "-o", "c.png"], "No such option: --depth.*depth goes by --low"),
+        (["predict", "--low", "a.png", "--image", "b.jpg", "-o", "c.png"], "the colour picture goes by --rgb"),
+        (["evaluate", "--model", "crisp", "--set", "mine", "--root", "a"], "did you mean folder"),
     ],
 )
 def test_a_word_that_is_not_understood_is_one_line_and_exit_code_2(words: list[str], cure: str) -> None:

@@ -105,8 +105,9 @@ def test_a_model_without_colours_needs_a_size_or_a_picture() -> None:
         ({"low": LOW, "size": (10**6, 10**6)}, "ask for less"),
         ({"low": LOW, "size": (0, 5)}, "is empty"),
         ({"low": LOW, "size": 48}, "height, width"),
-        ({"low": LOW, "size": (40, 40)}, r"size 40x40 has another shape .*: ask for 53x40"),
+        ({"low": LOW, "size": (40, 40)}, r"size 40x40 .*has another shape .*: ask for 53x40"),
         ({"low": LOW, "rgb": None, "model": "ctkt", "size": (40, 40)}, "ask for 53x40"),
+        ({"low": LOW, "rgb": None, "model": "ctkt", "size": (320, 240)}, "size 240x320 .*ask for 320x240"),
         ({"model": "fsg"}, "did you mean fgs"),
     ],
 )

@@ -223,11 +223,11 @@ def test_a_frame_that_fails_late_takes_no_other_frames_place(tmp_path: Path, mon
 def test_the_command_takes_a_film_and_refuses_a_single_frame(tmp_path: Path) -> None:
     low_dir, rgb_dir, out = write_frames(tmp_path, 3)
     words = ["predict", "--unit", "mm", "--model", "bicubic", "--rgb", rgb_dir, "-o", out]
-    done = crispdepth(*words, "--low", low_dir, "--video", "--film", tmp_path / "f.mp4")
+    done = crispdepth(*words, "--low", low_dir, "--video", "--film", tmp_path / "new" / "f.mp4")
     assert done.returncode == 0, done.stderr
     assert "3 of 3 files written" in done.stdout
-    assert (tmp_path / "f.mp4").stat().st_size > 1000
-    assert f"wrote    {tmp_path / 'f.mp4'}" in done.stdout
+    assert (tmp_path / "new" / "f.mp4").stat().st_size > 1000
+    assert f"wrote    {tmp_path / 'new' / 'f.mp4'}" in done.stdout
     refused(crispdepth(*words, "--low", low_dir, "--film", tmp_path / "g.mp4"), "--video")
     refused(crispdepth(*words, "--low", low_dir / "0.png", "--video"), "many frames")
 

@@ -26,6 +26,11 @@ Out = Annotated[Path, typer.Option("-o", "--out", help="Where the depth goes: .p
 hub_app = typer.Typer(help="Weights on the Hugging Face hub.", add_completion=False, rich_markup_mode=None)
 app.add_typer(hub_app, name="hub")
 
+SPELLINGS = {  # what others call our options
+    **dict.fromkeys(("--depth", "--lidar", "--in", "--input"), "depth goes by --low, its picture by --rgb"),
+    **dict.fromkeys(("--color", "--colour", "--image", "--img", "--photo"), "the colour picture goes by --rgb"),
+    "--output": "what is written goes by -o or --out",
+}
 Root = Annotated[Path | None, typer.Option(help="The folder of the data set")]
 
 
@@ -51,8 +56,17 @@ def main() -> None:
         message = getattr(error, "format_message", None)  # what typer raises for a word it does not understand
         if message is None:
             raise
-        quote = "; a pattern needs quotes: --low 'depth/*.png'" if "unexpected extra" in message() else ""
-        _fail(f"{message()}{quote} (see --help)", 2)
+        _fail(f"{_cured(error, message())} (see --help)", 2)
+
+
+def _cured(error: Exception, message: str) -> str:
+    """What typer says of a word that it does not understand, and what to write instead where we know better."""
+    option = getattr(error, "option_name", "")
+    if option in SPELLINGS:
+        return f"No such option: {option}; {SPELLINGS[option]}"
+    if "unexpected extra" in message:
+        return f"{message}; files go by option, a pattern in quotes: --low 'depth/*.png' --rgb photo.jpg"
+    return message
 
 
 def _fail(message: str, code: int) -> None:

@@ -325,10 +325,10 @@ def _one_shape(one: Size, other: Size) -> bool:
 def check_size_asked(given: Size, size: Size) -> None:
     """Raise InputError unless the ``size`` that was asked for has the shape of what was ``given``."""
     if not _one_shape(given, size):
-        fitting = f"{round(size[0] * given[1] / given[0])}x{size[0]}"
+        height, width = size[::-1] if _one_shape(given, size[::-1]) else (size[0], round(size[0] * given[1] / given[0]))
         raise InputError(
-            f"size {size[1]}x{size[0]} has another shape than what was given, {given[1]}x{given[0]}: "
-            f"ask for {fitting}, say, with --size (size=…)"
+            f"size {size[1]}x{size[0]} (width x height) has another shape than what was given, {given[1]}x{given[0]}: "
+            f"ask for {width}x{height}, say, with --size (size=…)"
         )
 
 

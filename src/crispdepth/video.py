@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from crispdepth.atomic import atomic, check_output, shown
+from crispdepth.atomic import atomic, check_output, make_folder, shown
 from crispdepth.formats.raw import muted
 from crispdepth.picture import PANEL_PX, Range, colours
 from crispdepth.types import InputError, Prediction, Size
@@ -233,11 +233,12 @@ def _around(depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def film(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
     """A function that takes the frames of an MP4 (MPEG-4 part 2), each (h, w, 3) uint8 RGB; the file appears whole at
     the end or not at all. Frames of another size than the first are brought to it. Raises InputError."""
-    check_output(path, (), (".mp4",))
+    check_output(path, (), (".mp4",), new_folder=True)
     if not 0 < fps <= 1000:
         raise InputError(f"--fps {fps:g} is out of range: above 0, up to 1000")
     writer: cv2.VideoWriter | None = None
     size, count = (0, 0), 0
+    make_folder(path.parent)
     with atomic(path) as temporary:
 
         def show(frame: np.ndarray) -> None:

@@ -63,7 +63,7 @@ def find(name: str, root: Path | None, unit: str | None = None, part: str = "tes
     Raises InputError for unknown names, empty folders, and a training part where there is none.
     """
     if name not in SETS:
-        raise InputError.unknown("data set", name, SETS)
+        raise InputError.unknown("data set", name, SETS, dict.fromkeys(("mine", "own", "custom", "files"), "folder"))
     row = SETS[name]
     if row.unit and unit is not None:
         raise InputError(f"data set {name} has a unit of its own: leave out --unit (unit=…)")

@@ -64,7 +64,10 @@ def find(source: str) -> Iterator[Item]:
         seen.add(item.name)
         yield item
     if not seen:
-        raise InputError(f"{shown(source)}: there is nothing to do; give a folder with low/ and rgb/, a list or a .tar")
+        cure = (
+            "give a folder with low/ and rgb/, a list or a .tar; files all in one folder are for `crispdepth predict`"
+        )
+        raise InputError(f"{shown(source)}: there is nothing to do; {cure}")
 
 
 def has_pictures(source: str) -> bool:
