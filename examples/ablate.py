@@ -12,18 +12,18 @@ again, so a stopped ablation goes on, and processes may share the rows.
 
 from __future__ import annotations
 
-import argparse
-import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from crispdepth.bench.report import write_between
 from crispdepth.models.catalog import load
 from crispdepth.models.crisp import FOLD, Crisp
-from crispdepth.training.examples import Scenes
-from crispdepth.training.recipes import changed, find
-from crispdepth.training.run import last_validation, train
+from crispdepth.training.run import last_validation
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from ablation import arguments, place, show, trained
 
 COLOURS = 3 * FOLD**2  # the stem's first channels; its last six are the phase
 ROWS: dict[str, dict[str, Any]] = {
@@ -31,6 +31,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "no colours": {"colours": False},
     "no consistency at the end": {"rounds": 0},
     "consistency that moves no edges": {"edges": False},
+    "the picture guides the last step alone": {"early": False},
     "no gates by scale": {"gates": False},
     "no phase": {"phase": False},
     "no large kernels": {"context": 0},
@@ -41,40 +42,26 @@ COLUMNS = ("share_x4", "share_x8", "share_x16")
 
 def main() -> None:
     """Do the rows asked for and print the table of all that are done."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/ablation"))
-    parser.add_argument("--quick", action="store_true", help="two steps of one row of crisp-tiny, to see that it runs")
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="ROW")
-    parser.add_argument("--scenes-folder", type=Path)
-    parser.add_argument("-o", "--out", type=Path, help="a page with <!-- ablation --> marks, for the table")
-    asked = parser.parse_args()
-    name = "crisp"
+    asked = arguments(__doc__, "runs/ablation", 150, ROWS).parse_args()
+    name, rows = "crisp", asked.rows or ROWS
     if asked.quick:
-        name, asked.rows, asked.steps, asked.folder = "crisp-tiny", ["no phase"], 2, asked.folder / "quick"
-    for row in asked.rows:
-        start = run_folder(asked.folder, row, 0).with_suffix(".safetensors")
+        name, rows, asked.steps, asked.folder = "crisp-tiny", ["no phase"], 2, asked.folder / "quick"
+    for row in () if asked.done else rows:
+        start = place(asked.folder, row, 0).with_suffix(".safetensors")
         start.parent.mkdir(parents=True, exist_ok=True)
-        made = without(load(name), ROWS[row])
-        made.save(start)
+        without(load(name), ROWS[row]).save(start)
         words = ["patches=[[4,160]]", "ema=0.9", "warmup=10", "ramp=1", f"start={start}", f"seed={int('other' in row)}"]
         words += [f"network.{key}={str(value).lower()}" for key, value in ROWS[row].items()]
         for steps, rate in ((1, 1e-12), (asked.steps, 3e-4)):
-            folder = run_folder(asked.folder, row, steps)
-            if not last_validation(folder):
-                recipe = changed(
-                    find(name), [*words, f"steps={steps}", f"validate_every={steps}", f"learning_rate={rate}"]
-                )
-                train(recipe, folder, "cpu", source=Scenes(asked.scenes_folder))
+            more = [f"steps={steps}", f"validate_every={steps}", f"learning_rate={rate}"]
+            trained(name, [*words, *more], place(asked.folder, row, steps), asked.scenes_folder)
     heads = [f"{when}, {c.removeprefix('share_')}" for when in ("at once", f"{asked.steps} steps") for c in COLUMNS]
     lines = [f"| RMSE as a share of bicubic's | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for row in ROWS:
-        found = [last_validation(run_folder(asked.folder, row, steps)) for steps in (1, asked.steps)]
+        found = [last_validation(place(asked.folder, row, steps)) for steps in (1, asked.steps)]
         if all(found):
             lines.append(f"| {row} | " + " | ".join(f"{float(last[c]):.3f}" for last in found for c in COLUMNS) + " |")
-    print("\n".join(lines))
-    if asked.out:
-        write_between(asked.out, "ablation", "\n".join(lines))
+    show("\n".join(lines), asked.out)
 
 
 def without(trained: Any, change: dict[str, Any]) -> Crisp:
@@ -90,11 +77,6 @@ def without(trained: Any, change: dict[str, Any]) -> Crisp:
     expected = network.state_dict()
     network.load_state_dict({key: weights[key] for key in expected})
     return network
-
-
-def run_folder(folder: Path, row: str, steps: int) -> Path:
-    """Where the run of one row is."""
-    return folder / f"{re.sub('[^a-z]+', '-', row)}-{steps}"
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+NO_SCRIPT = "ablation.py"  # what the ablations share
 SLOW = ("draw_viewer.py", "kill_batch.py", "naima_speed.py")  # most of a minute
 
 
@@ -22,6 +23,7 @@ SLOW = ("draw_viewer.py", "kill_batch.py", "naima_speed.py")  # most of a minute
     [
         pytest.param(p.name, marks=[pytest.mark.slow] if p.name in SLOW else [])
         for p in sorted((ROOT / "examples").glob("*.py"))
+        if p.name != NO_SCRIPT
     ],
 )
 def test_an_example_runs(

@@ -118,7 +118,7 @@ def last_validation(folder: Path) -> dict[str, str]:
         for path in sorted(folder.glob("metrics/*/metrics.csv"))
         for row in csv.DictReader(path.read_text().splitlines())
     ]
-    validations = [row for row in rows if row.get("share_x8")]
+    validations = [row for row in rows if row.get("share_x8") or row.get("absrel")]  # a step's row has neither
     return validations[-1] if validations else {}
 
 
