@@ -14,7 +14,7 @@ from PIL import Image
 from reference.plain import bicubic_rmse
 
 from crispdepth.about import FIGURES
-from crispdepth.bench.evaluation import evaluate
+from crispdepth.bench.evaluation import evaluate, usual_protocol
 from crispdepth.bench.protocol import PROTOCOLS
 from crispdepth.bench.report import fitting, table, write_json, write_numbers
 from crispdepth.models.catalog import load, sharpeners
@@ -159,6 +159,14 @@ def test_dada_measures_squares_of_256_with_averaged_low_maps() -> None:
     assert first.depth is not None
     assert first.low is not None
     torch.testing.assert_close(first.low[0, 0, 0, 0], first.depth[0, 0, :8, :8].mean())
+
+
+def test_a_sets_own_protocol_is_taken_unasked() -> None:
+    low, alone = load("bicubic"), load("symbiotic-small")
+    assert [usual_protocol(low, name) for name in ("middlebury", "middlebury_noisy_x8", "tofdsr", "nyu")] == [
+        "fdsr", "park", "tofdsr", "fdsr"
+    ]  # fmt: skip
+    assert [usual_protocol(alone, name) for name in ("nyu", "kitti", "folder")] == ["eigen", "garg", "rgb"]
 
 
 def test_a_protocol_with_the_sensors_own_map_asks_for_it() -> None:

@@ -75,6 +75,25 @@ def test_relative_values_come_back_as_they_were_and_zero_is_one_of_them() -> Non
     assert not cd.predict("bicubic", low=levels, unit="disparity", size=(12, 16)).valid[0, 0]
 
 
+def test_nan_is_a_hole_where_that_is_said(tmp_path: Path) -> None:
+    low = np.full((12, 16), 2.0, np.float32)
+    low[3, 4] = np.nan
+    np.save(tmp_path / "low.npy", low)
+    for given in (low, tmp_path / "low.npy"):
+        with pytest.raises(InputError, match=r"nan_holes=True"):
+            cd.predict("bicubic", low=given, size=(24, 32))
+        made = cd.predict("bicubic", low=given, size=(24, 32), nan_holes=True)
+        assert np.isfinite(made.depth).all()
+        assert not made.valid[7, 9]
+
+
+def test_a_grey_picture_is_a_picture() -> None:
+    low, grey = np.full((12, 16), 2.0, np.float32), np.random.default_rng(0).random((48, 64), np.float32)
+    made = [cd.predict("fgs", low=low, rgb=x).depth for x in (grey, torch.from_numpy(grey), np.stack([grey] * 3, -1))]
+    assert np.array_equal(made[0], made[1])
+    assert np.array_equal(made[0], made[2])
+
+
 def test_a_model_without_colours_needs_a_size_or_a_picture() -> None:
     assert cd.predict("bicubic", low=LOW, size=(30, 40)).depth.shape == (30, 40)
     assert cd.predict("bicubic", low=LOW, rgb=RGB).depth.shape == (48, 64)
@@ -96,7 +115,7 @@ def test_a_model_without_colours_needs_a_size_or_a_picture() -> None:
         ({"low": (LOW * 1000).astype(np.uint16)}, "mm"),
         ({"low": LOW, "unit": "feet"}, "unknown unit"),
         ({"low": LOW, "rgb": RGB * 255}, "scale them to 0..1"),
-        ({"low": LOW, "rgb": RGB[..., 0]}, r"\(height, width, 3\)"),
+        ({"low": LOW, "rgb": RGB[..., :2]}, r"\(height, width, 3\)"),
         ({"low": LOW[None, None, None, 0]}, r"must be \(height, width\)|differ in shape"),
         ({"low": LOW.astype(complex)}, "must hold numbers"),
         ({"low": LOW.T}, "turned by 90"),
@@ -109,6 +128,7 @@ def test_a_model_without_colours_needs_a_size_or_a_picture() -> None:
         ({"low": LOW, "rgb": None, "model": "ctkt", "size": (40, 40)}, "ask for 53x40"),
         ({"low": LOW, "rgb": None, "model": "ctkt", "size": (320, 240)}, "size 240x320 .*ask for 320x240"),
         ({"model": "fsg"}, "did you mean fgs"),
+        ({"model": "naima_x8.pth"}, "crispdepth convert"),
     ],
 )
 def test_a_mistake_is_answered_with_its_cure(arguments: dict[str, Any], cure: str) -> None:

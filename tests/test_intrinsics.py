@@ -73,6 +73,13 @@ def test_a_json_that_is_no_camera_is_refused(tmp_path: Path, content: str) -> No
         read_intrinsics(tmp_path / "k.json")
 
 
+def test_a_middle_far_from_the_pictures_is_told_where_no_size_was_given() -> None:
+    of_the_depth_map = Intrinsics(181.25, 181.25, 119.5, 89.5)
+    assert "119.5,89.5 is far from the middle of 1920x1440" in of_the_depth_map.doubt((1440, 1920))
+    assert not of_the_depth_map.doubt((180, 240))
+    assert not Intrinsics(181.25, 181.25, 119.5, 89.5, 240, 180).doubt((1440, 1920))
+
+
 def test_a_camera_of_another_size_is_rescaled_and_of_another_shape_refused() -> None:
     camera = Intrinsics(600, 610, 319.5, 239.5, 640, 480).camera((240, 320))
     assert (camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px) == (300, 305, 159.5, 119.5)

@@ -356,7 +356,7 @@ def evaluate(
     root: Root = None,
     scale: Annotated[float | None, typer.Option(help="Low map smaller by this factor; by default 8")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="How the low map is made and what is cut; by default fdsr, or the set's own")
+        str | None, typer.Option(help="How the low map is made and what is cut; by default the set's own, or fdsr")
     ] = None,
     unit: Annotated[str | None, typer.Option(help="Of the depth files; set `folder` only")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write every figure here")] = None,

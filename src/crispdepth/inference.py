@@ -40,14 +40,16 @@ def predict(
     confidence_max: float | None = None,
     align: str | tuple[int, int] | None = None,
     focal_px: float | None = None,
+    nan_holes: bool = False,
 ) -> Prediction:
     """Sharpen a low-resolution depth map, or find depth in a picture alone: give it what the sensor gave you.
 
     ``model``: a catalog name or a loaded model.
     ``low``: (h, w) depth as a path, numpy array or tensor (axes of length 1 before it are dropped).
-    ``rgb``: a path, an (H, W, 3) array (uint8, uint16, or float in 0..1) or a (3, H, W) tensor.
+    ``rgb``: a path, an (H, W, 3) array (uint8, uint16, or float in 0..1), a grey (H, W) one, or a (3, H, W) tensor.
     ``valid``: (h, w) bool, False where ``low`` has no reading; without it zeros and negatives are holes
     (``relative``: none are).
+    ``nan_holes``: NaN and inf in ``low`` mean no reading (in EXR and PFM files they do anyway).
     ``unit``: what the values of ``low`` are, see ``crispdepth names``: ``m``, ``mm``, ``kitti``, ``tum``,
     ``disparity``, ``relative`` …; None means metres for floating-point values, and is refused for integers.
     ``size``: (H, W) of the result; None means the size of ``rgb``.
@@ -76,7 +78,7 @@ def predict(
         raise InputError(
             "--focal (focal_px=…) is for depth from a picture alone: leave it out, the low map has the scale"
         )
-    low_map, mask, unit = _low_tensors(low, valid, unit)
+    low_map, mask, unit = _low_tensors(low, valid, unit, nan_holes)
     if confidence is not None:
         mask = mask & _trusted(confidence, min_confidence, confidence_max, mask)
         low_map = torch.where(mask, low_map, 0)
@@ -206,21 +208,21 @@ def _by_tiles(sample: Sample, size: Size) -> bool:
 
 
 def _low_tensors(
-    low: Array | None, valid: np.ndarray | torch.Tensor | None, unit: str | None
+    low: Array | None, valid: np.ndarray | torch.Tensor | None, unit: str | None, nan_holes: bool
 ) -> tuple[Depth, Mask, str]:
     """Metres (or own values), mask, and what the values are: m, disparity or relative."""
     if low is None:
         raise InputError("there is no low-resolution depth: pass --low (low=…)")
     mask = None if valid is None else _squeeze(valid, "valid").astype(bool)
     if isinstance(low, str | Path):
-        read = read_depth(low, unit, nan_holes=mask is not None)
+        read = read_depth(low, unit, nan_holes=nan_holes or mask is not None)
         mask = read.valid if mask is None else mask
     else:
         values = _squeeze(low, "low")
         if values.dtype.kind not in "uif":
             raise InputError(f"low holds {values.dtype} values: it must hold numbers")
         _check_same_shape(mask, values)
-        read = decode_depth(values, unit, mask)
+        read = decode_depth(values, unit, mask, nan_holes)
         mask = read.valid
     _check_same_shape(mask, read.depth)
     mask = mask & read.valid
@@ -269,6 +271,8 @@ def _rgb_tensor(rgb: Array) -> Rgb:
         channels_first = True
     else:
         array, channels_first = np.asarray(rgb), False
+    if array.ndim == 2:
+        array = np.stack([array] * 3, 0 if channels_first else -1)
     if array.ndim != 3 or array.shape[0 if channels_first else 2] != 3 or not array.size:
         wanted = "(3, height, width)" if channels_first else "(height, width, 3)"
         raise InputError(f"rgb has shape {array.shape}: it must be {wanted}")

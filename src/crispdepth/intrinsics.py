@@ -17,6 +17,8 @@ from crispdepth.atomic import PathLike, opened, shown
 from crispdepth.geometry import Camera
 from crispdepth.types import InputError, Size
 
+OFF_CENTRE = 0.2  # of a side: a principal point so far from the middle is rarely a camera's own
+
 
 @dataclass(frozen=True)
 class Intrinsics:
@@ -36,6 +38,17 @@ class Intrinsics:
             raise InputError(f"focal lengths must be above 0 pixels, not {self.fx:g} and {self.fy:g}")
         if (self.width is None) != (self.height is None) or (self.width or 1) < 1 or (self.height or 1) < 1:
             raise InputError("intrinsics need both width and height, in pixels, or neither")
+
+    def doubt(self, size: Size) -> str:
+        """What is odd about them for pictures of ``size`` (height, width); empty where nothing is."""
+        height, width = size
+        x, y = self.cx / width - 0.5, self.cy / height - 0.5
+        if self.width is not None or max(abs(x), abs(y)) < OFF_CENTRE:
+            return ""
+        return (
+            f"cx,cy = {self.cx:g},{self.cy:g} is far from the middle of {width}x{height}: "
+            "if they are for another size, a .json with width and height too is rescaled"
+        )
 
     def camera(self, size: Size) -> Camera:
         """The camera for pictures of ``size`` (height, width), rescaled if it was measured at another one.

@@ -80,7 +80,7 @@ class DepthFile:
 
 
 def read_depth(path: PathLike, unit: str | None = None, nan_holes: bool = False) -> DepthFile:
-    """A depth map of an 8/16-bit PNG, TIFF, EXR, PFM, npy or npz file, or the one in a HEIC photo.
+    """A depth map, with its mask, of an 8/16-bit PNG, TIFF, EXR, PFM, npy or npz file, or the one in a HEIC photo.
 
     ``unit`` is a name in ``UNITS``; integer files must be given one, floating-point files default to
     metres (an npz of ours and a HEIC name their own). 0 and negative values are holes, but not in ``relative``. NaN and

@@ -215,7 +215,9 @@ def camera_of(work: Work) -> tuple[Camera, str]:
         camera = Camera.from_fov(work.settings.fov_deg, size)
         note = f"a {work.settings.fov_deg:g}° field of view is assumed, so shapes may be stretched: --intrinsics"
         return camera, note
-    return known.camera(work.rgb_size).resized(size), "with the intrinsics given"
+    doubt = known.doubt(work.rgb_size)
+    note = f"with the intrinsics given{'; ' if doubt else ''}{doubt}"
+    return known.camera(work.rgb_size).resized(size), note
 
 
 def _cloud(work: Work) -> tuple[tuple[np.ndarray, np.ndarray | None], str]:

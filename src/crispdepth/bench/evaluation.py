@@ -123,10 +123,10 @@ def evaluate(
 
 
 def usual_protocol(model: Model, set_name: str) -> str:
-    """``fdsr`` for models that sharpen a low map; for a picture alone the set's own protocol, or ``rgb``."""
-    if "low" in model.inputs:
-        return "fdsr"
-    return next((name for name, row in PROTOCOLS.items() if set_name in row.sets), "rgb")
+    """The set's own protocol; without one ``fdsr`` for models that sharpen a low map, ``rgb`` for a picture alone."""
+    alone = "low" not in model.inputs
+    own = (name for name, row in PROTOCOLS.items() if set_name in row.sets and (row.kernel == "none") == alone)
+    return next(own, "rgb" if alone else "fdsr")
 
 
 def _shared_confusion(out: Prediction, truth: Classes, names: tuple[str, ...], shared: list[str]) -> torch.Tensor:

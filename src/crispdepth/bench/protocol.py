@@ -33,10 +33,10 @@ class Protocol:
     low map's smallest value, to the next square whose side is a multiple of this; only the frame is measured.
     ``window``: only pixels count whose row and column lie within these shares of the frame (top, bottom, left,
     right). ``lowest_px``: so many of the frame's lowest rows and middle columns are shown to the model (the KB
-    crop); the window is still that of the whole. ``metrics``: what is measured. ``sets``: whose usual protocol for a
-    picture alone it is. ``normalisation`` says what the authors did before their network; it changes no linear
-    kernel, and our models normalise by the low map alone, since nobody has the truth's range. The average is always
-    the mean of per-image values.
+    crop); the window is still that of the whole. ``metrics``: what is measured. ``sets``: whose usual protocol
+    it is. ``normalisation`` says what the authors did before their network; it changes no linear kernel, and our models
+    normalise by the low map alone, since nobody has the truth's range. The average is always the mean of per-image
+    values.
     """
 
     used_by: str
@@ -151,8 +151,8 @@ def _shown(sample: Sample, window: tuple[float, float, float, float] | None, low
 
 def _with_given_low(sample: Sample, set_name: str) -> Sample:
     if sample.low is None:
-        where = f"crispdepth info {set_name} says where it lies, if the set has any"
-        raise InputError(f"{sample.name} has no low map of its own, which this protocol needs: {where}")
+        where = f"`crispdepth info {set_name}` says where it would lie"
+        raise InputError(f"has no low map of its own, which this protocol needs: {where}")
     return sample
 
 
@@ -232,6 +232,7 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "tofdsr": Protocol(
         used_by="TOFDSR, DORNet (a phone's real low map)",
+        sets=("tofdsr",),
         kernel="given",
         kernel_levels="given",
         measure_m=(0.1, 5.0),
@@ -239,6 +240,7 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "park": Protocol(
         used_by="Park et al. 2011, Ferstl et al. 2013 (noisy low maps that come with the set)",
+        sets=("middlebury_noisy_x4", "middlebury_noisy_x8", "middlebury_noisy_x16"),
         kernel="given",
         kernel_levels="given",
         border_px=0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from crispdepth.data.textures import Dice
 from crispdepth.degradation import add_noise, bicubic_8bit, blur, punch_holes, quantise, shift
 from crispdepth.geometry import grow, resize
-from crispdepth.types import Depth, Mask, Rgb, Sample, Size
+from crispdepth.types import Depth, InputError, Mask, Rgb, Sample, Size
 
 WHOLE_SCALES = (2, 3, 4, 4, 4, 4, 6, 8, 8, 8, 8, 8, 12, 16, 16, 16, 16, 24, 32)  # drawn evenly: 8 most often
 KERNELS = ("bicubic", "average", "bicubic-plain", "nearest", "last")
@@ -50,6 +50,13 @@ class Sensors:
     brighter: float = 0.0
     eight_bit: float = 0.0
     whole_scales: tuple[int, ...] = WHOLE_SCALES
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a share that is none."""
+        for field in fields(self):
+            share = getattr(self, field.name)
+            if field.name != "whole_scales" and not 0 <= share <= 1:
+                raise InputError(f"{field.name}={share:g} is out of range: a share, 0 to 1")
 
 
 EASY = Sensors(

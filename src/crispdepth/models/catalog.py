@@ -46,6 +46,8 @@ def load(name: str) -> Model:
         return _saved(_late("hub", "fetched", name)).eval()
     if name.endswith(".safetensors"):
         return _saved(Path(name)).eval()
+    if Path(name).suffix in (".pth", ".pt", ".ckpt", ".bin"):
+        raise InputError(f"{name} is no .safetensors file: `crispdepth convert` turns an authors' checkpoint into one")
     if name not in CATALOG:
         raise InputError.unknown("model", name, CATALOG)
     return CATALOG[name].build().eval()

@@ -57,8 +57,20 @@ class Recipe:
     checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
-        if self.zoom < 1:
-            raise InputError(f"zoom={self.zoom:g} is not understood: write 1 (whole scenes) or more")
+        """Raise InputError for numbers that no training could begin with."""
+        least = dict.fromkeys(("distinct", "ramp", "warmup", "weight_decay", "clip"), 0)
+        least |= dict.fromkeys(("steps", "validate_every", "checkpoint_every", "zoom"), 1)
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:
+                raise InputError(f"{name}={getattr(self, name):g} is out of range: {bound} or more")
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate={self.learning_rate:g} is out of range: above 0")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema={self.ema:g} is out of range: 0 to below 1")
+        if len(self.scales) != 2 or not 1 <= self.scales[0] <= self.scales[1]:
+            raise InputError(f"scales={list(self.scales)} are not understood: write the least and the largest, [4, 8]")
+        if not self.patches or any(len(patch) != 2 or min(patch) < 1 for patch in self.patches):
+            raise InputError(f"patches={list(self.patches)} are not understood: write [[pictures, side], …]")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from crispdepth.training.distilled import CtktTask
@@ -137,6 +138,14 @@ def _quiet() -> Iterator[None]:
 
 
 def _trainer(recipe: Recipe, folder: Path, accelerator: str, devices: int, nodes: int, start: int) -> pl.Trainer:
+    """Raises InputError for words that Lightning does not take."""
+    try:
+        return _made_trainer(recipe, folder, accelerator, devices, nodes, start)
+    except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:
+        raise InputError(f"Lightning takes no such training: {str(error).splitlines()[0]}") from error
+
+
+def _made_trainer(recipe: Recipe, folder: Path, accelerator: str, devices: int, nodes: int, start: int) -> pl.Trainer:
     return pl.Trainer(
         accelerator=accelerator,
         devices=devices,
