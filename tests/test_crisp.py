@@ -37,7 +37,8 @@ def shuffled(config: CrispConfig = SMALL) -> Crisp:
     for net in (network.x2, network.x4):
         for stage in net.stages:
             torch.nn.init.normal_(stage.leave.weight, std=0.05)  # type: ignore[union-attr, arg-type]
-    for last in (network.say2, network.say4, *network.guide):
+    early = [add for adds in network.early.values() for add in adds.children()]
+    for last in (network.say2, network.say4, *network.guide, *early):
         torch.nn.init.normal_(last.get_parameter("weight"), std=0.05)
     return network
 
@@ -86,8 +87,27 @@ def test_the_expected_error_is_positive_and_in_the_unit_of_the_map(scene: Sample
     torch.testing.assert_close(thousandfold, 1000 * error, rtol=1e-3, atol=0)
 
 
-def test_the_picture_guides_each_stage_of_the_last_step_alone(scene: Sample) -> None:
+@pytest.mark.parametrize(
+    ("scale", "levels"), [(4, ""), (8, "8"), (16, "16"), (32, "16 16"), (64, "16 16")], ids=lambda x: f"<{x}>"
+)
+def test_the_picture_guides_all_steps(scale: int, levels: str) -> None:
+    """Those before the last by the U's features at the size of their readings, pooled where it has none so small."""
     network = shuffled()
+    low, rgb = torch.rand(1, 1, 4, 4) + 1, torch.rand(1, 3, 4 * scale, 4 * scale)
+    used: list[str] = []
+    for level, adds in network.early.items():
+        adds[0].register_forward_hook(lambda _, __, ___, level=level: used.append(level))  # type: ignore[index]
+    with torch.inference_mode():
+        before = network(low, torch.ones_like(low, dtype=torch.bool), rgb)
+        for level in used:
+            torch.nn.init.zeros_(network.early[level][0].weight)  # type: ignore[index]
+        after = network(low, torch.ones_like(low, dtype=torch.bool), rgb)
+    assert " ".join(used[: len(used) // 2]) == levels
+    assert torch.equal(before, after) != bool(levels)
+
+
+def test_the_picture_guides_each_stage_of_the_last_step(scene: Sample) -> None:
+    network = shuffled(CrispConfig(**{**vars(SMALL), "early": False}))
     low, valid, rgb = inputs(scene)  # x8: x2, then x4
     with torch.inference_mode():
         before = network.staged(low, valid, rgb)

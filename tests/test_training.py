@@ -77,7 +77,14 @@ def test_a_recipe_is_changed_by_words_of_its_own_type() -> None:
         ("steps=1.5", "write a value like"),
         ("network.phase=1", "write a value like"),
         ("steps", "KEY=VALUE"),
-        ("zoom=0.5", "write 1 \\(whole scenes\\) or more"),
+        ("zoom=0.5", "zoom=0.5 is out of range: 1 or more"),
+        ("steps=0", "steps=0 is out of range: 1 or more"),
+        ("learning_rate=-1", "learning_rate=-1 .*above 0"),
+        ("ema=1", "ema=1 .*below 1"),
+        ("clip=-1", "clip=-1 .*0 or more"),
+        ("scales=[8]", r"scales=\[8.*write the least and the largest"),
+        ("patches=[[4]]", r"write \[\[pictures, side"),
+        ("sensors.holed=7", "holed=7 .*a share, 0 to 1"),
     ],
 )
 def test_a_mistyped_word_is_refused_with_its_cure(word: str, message: str) -> None:
@@ -351,6 +358,24 @@ def test_training_can_begin_with_weights_of_the_same_shape(tmp_path: Path) -> No
         CrispTask(dataclasses.replace(RECIPE, start="crisp"), tmp_path)
     with pytest.raises(InputError, match="is a Bicubic, and Crisp is to be trained"):
         CrispTask(dataclasses.replace(RECIPE, start="bicubic"), tmp_path)
+
+
+def test_training_can_begin_with_a_crisp_whose_last_step_alone_was_guided(tmp_path: Path) -> None:
+    before = Crisp(dataclasses.replace(SMALL, early=False)).eval()
+    torch.nn.init.normal_(before.say4.weight)
+    before.save(tmp_path / "start.safetensors")
+    network = CrispTask(dataclasses.replace(RECIPE, start=str(tmp_path / "start.safetensors")), tmp_path).network
+    assert network.config == SMALL
+    low, rgb = torch.rand(1, 1, 6, 8) + 1, torch.rand(1, 3, 48, 64)
+    valid = torch.ones_like(low, dtype=torch.bool)
+    torch.testing.assert_close(network(low, valid, rgb), before(low, valid, rgb), rtol=1e-2, atol=1e-2)
+    with pytest.raises(InputError, match="another shape"):
+        CrispTask(
+            dataclasses.replace(
+                RECIPE, start=str(tmp_path / "start.safetensors"), network=dataclasses.replace(SMALL, width=16)
+            ),
+            tmp_path,
+        )
 
 
 def test_crisp_can_begin_with_what_ctkt_learnt(tmp_path: Path) -> None:

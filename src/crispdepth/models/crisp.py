@@ -19,8 +19,8 @@ from crispdepth.types import Depth, Local, Mask, Model, Rgb, Size
 
 OCTAVES = 6  # enlargements of 1, 2, 4 … 32
 FOLD = 2  # the finest level of the U sees one pixel for 2 x 2 of the picture
-STRIDE = 16  # its coarsest level, one for 16 x 16
-QUARTER = 4  # what comes up has one pixel for 4 x 4: as many as the last step of x4 begins with
+COARSEST = 16  # its coarsest level, one for 16 x 16
+QUARTER = 4  # what has come up has one pixel for 4 x 4: as many as the last step of x4 begins with
 FLAT = 0.001  # of the low map's range a pixel: slopes below this are none
 TINY = 0.02  # of the low map's range: below this, contrast is noise or rounding
 UNSEEN = 0.2  # of the low map's range: so much more contrast may be where nothing was measured
@@ -34,7 +34,8 @@ class CrispConfig:
 
     The others switch one idea off each, for ablations: ``phase``: the U is told the scale and where each pixel lies in
     its low pixel; ``gates``: its channels are turned up or down by the scale; ``rounds``: corrections towards the
-    measurement at the end; ``edges``: they may move edges instead of raising areas; ``colours``: the picture is seen.
+    measurement at the end; ``edges``: they may move edges instead of raising areas; ``colours``: the picture is seen;
+    ``early``: it guides all steps of the DSRNets, not the last one alone.
     """
 
     stages: int = 3
@@ -50,6 +51,7 @@ class CrispConfig:
     rounds: int = 1
     edges: bool = True
     colours: bool = True
+    early: bool = True
 
 
 TINY_CONFIG = CrispConfig(
@@ -116,11 +118,12 @@ class Crisp(Model):
        before each step, each told what the last one's depth lacks beside the reading (back-projection, Irani and
        Peleg 1991), changes counted in the local contrast, the range of 3x3 readings. So all scales share most of what
        is learnt, and flat places stay flat whatever the picture shows.
-    3. **Guide** the last of these steps by the picture: a U of plain convolutions at 1/2 to 1/16 of the result
-       sees the picture, x, and x as a share of the local range, 2x2 pixels as channels of one (pixel unshuffle,
-       nothing lost), the contrast, the mask of readings, the scale, and the *phase*: where in its low pixel a pixel
-       lies. The coarsest looks far with 7x7 kernels; each block's channels are turned up or down by the scale. What
-       comes up to 1/4 is added before each stage of the DSRNet.
+    3. **Guide** these steps by the picture: a U of plain convolutions at 1/2 to 1/16 of the result sees the picture,
+       x, and x as a share of the local range, 2x2 pixels as channels of one (pixel unshuffle, nothing lost), the
+       contrast, the mask of readings, the scale, and the *phase*: where in its low pixel a pixel lies. The coarsest
+       looks far with 7x7 kernels; each block's channels are turned up or down by the scale. What comes up to 1/4 is
+       added before each stage of the last step's DSRNet; what is at 1/8 and 1/16, before those of the steps whose
+       readings lie so far apart, while the measured contrast is still at hand.
     4. **Resample** to the size asked for, where the steps do not end there.
     5. **Consistency**: what the shrunken depth still lacks, low - shrink(depth), is enlarged and added, w times, w in
        0..2 at every pixel: so a measurement that is trusted comes back when the result is shrunk, and one that looks
@@ -146,11 +149,10 @@ class Crisp(Model):
         self.context = nn.Sequential(*(Context(w[3]) for _ in range(config.context)))
         self.up = nn.ModuleList(nn.ConvTranspose2d(w[i + 1], w[i], 2, stride=2) for i in (1, 2))
         self.decoder = nn.ModuleList(_blocks(w[i + 1], config.decoder[i], config.gates) for i in (0, 1))
-        self.guide = nn.ModuleList(nn.Conv2d(w[1], config.width, 1) for _ in range(config.stages))
-        self.say2, self.say4 = (nn.Conv2d(config.width, 3 * f**2, 3, padding=1) for f in (2, 4))
-        for last in (*self.guide, self.say2, self.say4):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        self.guide = _guides(w[1], config)
+        levels = {8: w[2], COARSEST: w[3]} if config.early else {}
+        self.early = nn.ModuleDict({str(level): _guides(width, config) for level, width in levels.items()})
+        self.say2, self.say4 = (_mute(nn.Conv2d(config.width, 3 * f**2, 3, padding=1)) for f in (2, 4))
 
     def forward(self, low: Depth, valid: Mask, rgb: Rgb) -> Depth:
         """``low`` (b, 1, h, w), its mask, ``rgb`` (b, 3, H, W) to depth (b, 1, H, W) in the unit of ``low``."""
@@ -205,17 +207,23 @@ class Crisp(Model):
         depth = self._consistent(depth, trust, steep, x, valid)
         return Made(depth, error.clamp(-6, 6).exp() * _bilinear(unit, size), sides)
 
-    def _enlarged(self, x: Depth, valid: Mask, factors: tuple[int, ...], features: torch.Tensor) -> Enlarged:
-        """The low map ``x`` after all steps, ``features`` (b, ., H/4, W/4) of the U guiding the last."""
+    def _enlarged(self, x: Depth, valid: Mask, factors: tuple[int, ...], features: dict[int, torch.Tensor]) -> Enlarged:
+        """The low map ``x`` after all steps, guided by the U's ``features``."""
         made = Enlarged(x, [], [])
+        apart = math.prod(factors)  # the readings, in pixels of the result
         for number, factor in enumerate(factors):
             small = (made.depth.shape[-2], made.depth.shape[-1])
             guide = None
             if number == len(factors) - 1:
-                fitted = features if factor == 4 else _bilinear(features, small)
+                fitted = features[QUARTER] if factor == QUARTER else _bilinear(features[QUARTER], small)
                 guide = [add(fitted) for add in self.guide]
+            elif self.config.early:
+                level = min(apart, COARSEST)
+                fitted = features[level] if level == apart else F.avg_pool2d(features[level], apart // level)
+                guide = [add(fitted) for add in self.early[str(level)].children()]
             seen = F.interpolate(valid.to(x.dtype), small)  # whole multiples: nearest
             made = (self.x2 if factor == 2 else self.x4)(made.depth, seen, guide)
+            apart //= factor
         return made
 
     def _consistent(self, depth: Depth, trust: Depth, steep: Depth, x: Depth, valid: Mask) -> Depth:
@@ -227,8 +235,9 @@ class Crisp(Model):
             depth = depth + lacking
         return depth
 
-    def _seen(self, known: torch.Tensor, rgb: Rgb, valid: Mask) -> torch.Tensor:
-        """The U: what is ``known`` of the low map (b, 4, H, W), and the picture (b, 3, H, W), to features at 1/4."""
+    def _seen(self, known: torch.Tensor, rgb: Rgb, valid: Mask) -> dict[int, torch.Tensor]:
+        """The U: what is ``known`` of the low map (b, 4, H, W), and the picture (b, 3, H, W), to features at 1/4, 1/8
+        and 1/16, by 4, 8 and 16."""
         size = (known.shape[-2], known.shape[-1])
         octaves = _octaves(valid, size).to(known.dtype)
         known = _padded(known)
@@ -244,18 +253,33 @@ class Crisp(Model):
             kept.append(x)
             x = down(x)
         x = self.context(_through(self.middle, x, octaves))
+        features = {COARSEST: x}
         for level in (1, 0):
             x = _through(self.decoder[level], kept[level + 1] + self.up[level](x), octaves)
-        return x[..., : (size[0] + QUARTER - 1) // QUARTER, : (size[1] + QUARTER - 1) // QUARTER]
+            features[QUARTER * 2**level] = x
+        return {n: f[..., : (size[0] + n - 1) // n, : (size[1] + n - 1) // n] for n, f in features.items()}
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
         """The network saved at ``path``. Raises InputError when it is missing or not one of ours."""
-        return saved.read(path, "Crisp", lambda fields: cls(CrispConfig(**fields)))
+        return saved.read(
+            path, "Crisp", lambda fields: cls(CrispConfig(**{"early": False, **fields}))
+        )  # not in older files
 
     def save(self, path: Path) -> None:
         """Weights in half precision and the config, as safetensors."""
         saved.write(self, path, "crisp", self.config)
+
+
+def _guides(width: int, config: CrispConfig) -> nn.ModuleList:
+    """For each stage of a DSRNet, what is added of features (b, ``width``, h, w): nothing at first."""
+    return nn.ModuleList(_mute(nn.Conv2d(width, config.width, 1)) for _ in range(config.stages))
+
+
+def _mute(layer: nn.Conv2d) -> nn.Conv2d:
+    for part in layer.parameters():
+        nn.init.zeros_(part)
+    return layer
 
 
 def _blocks(width: int, count: int, gates: bool) -> nn.ModuleList:
@@ -298,8 +322,8 @@ def _steepness(depth: Depth, low: Depth) -> torch.Tensor:
 
 
 def _padded(x: torch.Tensor) -> torch.Tensor:
-    """``x`` to a multiple of STRIDE, to the right and below."""
-    more = (0, -x.shape[-1] % STRIDE, 0, -x.shape[-2] % STRIDE)
+    """``x`` to a multiple of COARSEST, to the right and below."""
+    more = (0, -x.shape[-1] % COARSEST, 0, -x.shape[-2] % COARSEST)
     return F.pad(x, more, mode="replicate") if exporting() or any(more) else x
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar
@@ -145,21 +145,25 @@ class Task(pl.LightningModule):
 def begun(kind: type[Network], config: Any, start: str) -> Network:
     """A network of ``kind``: random, or what ``start`` names, a model of the catalog or a file of weights.
 
-    That must have this ``config``; or be a Ctkt with DSRNets of this shape, for a Crisp, which begins with them: what
-    it says is then what that one says, until the picture is learnt. Raises InputError.
+    That must have this ``config``, or, a Crisp, all of it but ``early``; or be a Ctkt with DSRNets of this shape, for a
+    Crisp, which begins with them: what it says is then what that one says, until the picture is learnt. Raises
+    InputError.
     """
     if not start:
         return kind(config)
     before: Any = load(start)
-    if isinstance(before, Ctkt) and issubclass(kind, Crisp):
+    network = kind(config)
+    if isinstance(before, Ctkt) and isinstance(network, Crisp):
         shape = (before.config.stages, before.config.blocks, before.config.width)
         if shape != (config.stages, config.blocks, config.width):
             raise InputError(f"the DSRNets of start={start} have another shape: {before.config}")
-        network = kind(config)
         network.x2, network.x4 = before.x2, before.x4
         return network.train()
     if not isinstance(before, kind):
         raise InputError(f"start={start} is a {type(before).__name__}, and {kind.__name__} is to be trained")
+    if isinstance(before, Crisp) and replace(before.config, early=True) == config:
+        network.load_state_dict(before.state_dict(), strict=False)  # what is new begins as 0
+        return network.train()
     if before.config != config:
         raise InputError(f"{start} holds a network of another shape: {before.config}")
     return before.train()
