@@ -71,7 +71,7 @@ def _loaded(kind: str, name: str) -> Any:
     try:
         return network.from_pretrained(name).eval()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        text = " ".join(str(error).split())[:160]
+        text = (str(error).strip().splitlines() or [""])[0]
         raise InputError(f"the weights {name} could not be loaded (is the network there?): {text}") from error
 
 
