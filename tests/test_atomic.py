@@ -6,7 +6,8 @@ import os
 import resource
 import stat
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from depth_files import png, ramp
 
 from crispdepth import io
-from crispdepth.atomic import atomic, check_output
+from crispdepth.atomic import atomic, check_folder, check_output
 from crispdepth.types import InputError
 
 
@@ -120,18 +121,37 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(tmp_path: Path) -> 
     check_output(tmp_path / "fine.ply", [], [".ply"])
 
 
-def test_a_read_only_folder_is_refused() -> None:
+@contextmanager
+def read_only() -> Iterator[Path]:
+    """A folder that we may read, but not write to."""
     with tempfile.TemporaryDirectory() as folder:  # tmp_path is root's alone where root runs the tests
         os.chmod(folder, 0o555)
         root = os.geteuid() == 0
         if root:
             os.setresuid(65534, 65534, 0)  # root may write anywhere, so be nobody for a moment
         try:
-            with pytest.raises(InputError, match="read-only"):
-                check_output(f"{folder}/a.png", [], [".png"])
+            yield Path(folder)
         finally:
             if root:
                 os.setresuid(0, 0, 0)
+
+
+def test_a_read_only_folder_is_refused() -> None:
+    with read_only() as folder:
+        with pytest.raises(InputError, match="read-only"):
+            check_output(folder / "a.png", [], [".png"])
+        for path in (folder, folder / "new" / "newer"):
+            with pytest.raises(InputError, match=f"folder {folder} is read-only; choose another one"):
+                check_folder(path)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    for path in (tmp_path / "a", tmp_path / "a" / "new"):
+        with pytest.raises(InputError, match=f"{tmp_path}/a is a file; name a folder"):
+            check_folder(path)
+    check_folder(tmp_path / "b" / "new")
+    assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder closed even to root")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from test_atomic import read_only
 
 from crispdepth import batch
 from crispdepth.batch import Job, Settings, pair, run, run_all
@@ -239,6 +240,13 @@ def test_many_files_need_a_folder_and_a_match(tmp_path: Path) -> None:
         pair(Job(low_dir, out, rgb_dir))
 
 
+def test_a_read_only_folder_for_many_is_refused_once_before_any_work() -> None:
+    with read_only() as folder:
+        job = Job(folder, folder / "out", picture=folder / "views")
+        with pytest.raises(InputError, match=f"folder {folder} is read-only; choose another one"):
+            pair(job)
+
+
 @pytest.mark.parametrize(
     ("depth", "colour", "name"),
     [
@@ -372,8 +380,8 @@ def test_a_missing_folder_is_made_when_there_is_something_to_write(tmp_path: Pat
     assert run_all(jobs, load("fgs"), Settings(unit="mm")) == []
     assert sorted(p.name for p in new.iterdir()) == ["one.png", "two.png"]
     assert sorted(p.name for p in (tmp_path / "views").iterdir()) == ["one_view.png", "two_view.png"]
-    jobs, _ = pair(Job(low_dir, rgb_dir / "one.png" / "deeper", rgb_dir))
-    assert "does not exist" in run_all(jobs, load("fgs"), Settings(unit="mm"))[0]
+    with pytest.raises(InputError, match=r"one\.png is a file; name a folder"):
+        pair(Job(low_dir, rgb_dir / "one.png" / "deeper", rgb_dir))
 
 
 def test_what_is_not_paired_keeps_its_own_name(tmp_path: Path) -> None:

@@ -107,6 +107,26 @@ def make_folder(path: PathLike) -> None:
         raise InputError(f"{shown(path)}: cannot be made: {_why(error)}") from error
 
 
+def check_folder(path: PathLike) -> None:
+    """Says before any work that nothing could be written into the folder ``path``: raises InputError.
+
+    It may be missing: then the one above it counts in which ``make_folder`` would make it.
+    """
+    folder = _real(path)
+    while not os.path.exists(folder):
+        folder = folder.parent
+    _check_folder(shown(path), folder)
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise InputError(f"{name}: {shown(folder)} is a file; name a folder")
+    if not os.path.isdir(folder):
+        raise InputError(f"{name}: folder {shown(folder)} does not exist; create it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{name}: folder {shown(folder)} is read-only; choose another one")
+
+
 def check_output(
     path: PathLike, inputs: Iterable[PathLike | None], suffixes: Iterable[str], new_folder: bool = False
 ) -> None:
@@ -127,10 +147,7 @@ def check_output(
     folder = target.parent
     while new_folder and not os.path.exists(folder):
         folder = folder.parent
-    if not os.path.isdir(folder):
-        raise InputError(f"{name}: folder {shown(folder)} does not exist; create it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{name}: folder {shown(folder)} is read-only; choose another one")
+    _check_folder(name, folder)
     if os.path.exists(target) and not os.path.isfile(target):
         raise InputError(f"{name}: is no ordinary file; choose another name")
     for other in inputs:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from crispdepth import io
-from crispdepth.atomic import make_folder
+from crispdepth.atomic import check_folder, make_folder
 from crispdepth.confidence import ends, scale_of, trusted
 from crispdepth.data.folder import by_stem, files_in, only, stem, stem_without_unit
 from crispdepth.geometry import resize_rgb
@@ -241,8 +241,8 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
     ``wanted`` has a folder or a pattern for each input, and a folder, made when needed, for each output; there the
     files are ``STEM.png`` (``suffix``), ``STEM_view.png``, ``STEM.ply``, ``STEM_confidence.png``,
     ``STEM_classes.png`` and ``STEM.glb``. ``low`` may also be a recording (``recordings.recording``), which names its
-    pictures itself. Raises InputError when nothing pairs, a folder is a file, or a result would take the place of a
-    file that was given.
+    pictures itself. Raises InputError when nothing pairs, a folder is a file or read-only, or a result would take the
+    place of a file that was given.
     """
     if suffix.lower() not in io.DEPTH_SUFFIXES:
         raise InputError(f"--suffix {suffix!r} is no depth file: use one of {', '.join(io.DEPTH_SUFFIXES)}")
@@ -252,6 +252,7 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
     for folder, suffixes in wanted.outputs:
         if not folder.is_dir() and (folder.exists() or folder.suffix.lower() in suffixes):
             raise InputError(f"{folder}: is a file's name: many inputs need a folder to go to, such as results")
+        check_folder(folder)
     if recorded is not None:
         if set(wanted.inputs) > {"low"}:
             raise InputError(f"{wanted.low}: a recording names its pictures itself: leave out --rgb and --confidence")
