@@ -240,6 +240,32 @@ def test_a_parquet_list_names_its_files_and_a_manifest_its_bad_ones(tmp_path: Pa
     assert again == [Item("y", str(source / low[2]), str(source / low[2].replace("low", "rgb")))]
 
 
+def test_a_partner_that_was_missing_is_looked_for_again(tmp_path: Path) -> None:
+    source, manifest = frames(tmp_path / "in", 4), tmp_path / "out" / "manifest.parquet"
+    low, rgb = source / "low" / "a" / "002.png", source / "rgb" / "b" / "003.png"
+    low.rename(tmp_path / "low.png")
+    rgb.rename(tmp_path / "rgb.png")
+    run_bulk(job(source, tmp_path / "out"))
+    again = ["batch", manifest, tmp_path / "again", "--unit", "mm", "--model", "fgs"]
+    refused(crispdepth(*again), rf"a/002: has no partner {source}/low/a/002\.\*: supply it$")
+    (tmp_path / "rgb.png").rename(rgb.with_name("003_rgb.png"))
+    assert has_pictures(str(manifest))
+    assert crispdepth(*again).returncode == 1
+    assert {p.name for p in (tmp_path / "again" / "depth").rglob("*.png")} == {"003.png"}
+    (tmp_path / "low.png").rename(low)
+    assert run_bulk(job(tmp_path / "again" / "manifest.parquet", tmp_path / "third")) == {"done": 1}
+
+
+def test_reasons_name_no_option_that_batch_lacks(tmp_path: Path) -> None:
+    source = frames(tmp_path / "in", 1)
+    pq.write_table(pa.table({"low": ["low/a/000.png"]}), source / "list.parquet")
+    for words, cure in (
+        ([], "pass --size WxH or --scale S, or its rgb$"),
+        (["--scale", 2, "--min-confidence", 0.5], "--min-confidence is for .*: add its confidence$"),
+    ):
+        refused(crispdepth("batch", source / "list.parquet", tmp_path / "out", "--unit", "mm", *words), cure)
+
+
 def test_a_damaged_list_or_one_without_words_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "list.parquet"
     pq.write_table(pa.table({"low": ["a.png", "b.png"]}), path)

@@ -21,6 +21,7 @@ from crispdepth.types import InputError
 INPUTS = ("low", "rgb", "confidence")
 SCHEMA = pa.schema([(name, pa.string()) for name in ("name", *INPUTS, "fault")])
 QUARANTINED = "quarantined"
+ANY = ".*"  # ends the place of a partner that was missing: whatever its extension will be
 FIELDS = {"depth": "low", "jpg": "rgb", "jpeg": "rgb", "color": "rgb", "webp": "rgb"}  # other words in a tar
 
 
@@ -28,7 +29,8 @@ FIELDS = {"depth": "low", "jpg": "rgb", "jpeg": "rgb", "color": "rgb", "webp": "
 class Item:
     """One depth map to be: its ``name`` (a path without extension) and the URLs of its inputs.
 
-    ``fault``: why it cannot be done, known beforehand, such as a missing picture.
+    ``fault``: why it cannot be done, known beforehand, such as a missing picture; its URL is then the place where it
+    should be, such as ``/frames/rgb/a.*``.
     """
 
     name: str
@@ -43,7 +45,8 @@ def find(source: str) -> Iterator[Item]:
 
     - a folder with ``low/`` (or ``depth/``), perhaps ``rgb/`` and ``confidence/``, paired by path and stem;
     - a ``.parquet`` list with a column ``low``, perhaps ``rgb``, ``confidence`` (paths relative to the list, or URLs)
-      and ``name``; where there is a column ``status`` (a manifest of ours) its quarantined rows only;
+      and ``name``; where there is a column ``status`` (a manifest of ours) its quarantined rows only, and partners
+      that were missing are looked for again;
     - a ``.tar``, or a folder of them, in WebDataset's layout: ``KEY.low.png``, ``KEY.rgb.jpg``, ``KEY.confidence.png``.
 
     Raises InputError when there is nothing to do, and for names that occur twice or lead out of the folder.
@@ -111,7 +114,7 @@ def _in_folders(store: Store, low: str) -> Iterator[Item]:
     for key in sorted(set().union(*found.values())):
         missing = [folders[field] for field in found if key not in found[field]]
         fault = f"has no partner of that name in {' and '.join(missing)}" if missing else None
-        urls = {field: store.url_of(files[key]) for field, files in found.items() if key in files}
+        urls = {field: store.url_of(files.get(key, f"{folders[field]}/{key}{ANY}")) for field, files in found.items()}
         yield Item(key, **urls, fault=fault)
 
 
@@ -140,10 +143,11 @@ def _listed(store: Store, file: str) -> Iterator[Item]:
                 raise InputError(
                     f"{store.url_of(file)}: column {name} is {kind}, not text: write its values as strings"
                 )
+        folders: dict[str, dict[str, str]] = {}
         for rows in table.iter_batches(batch_size=1024, columns=columns, use_threads=False):
             for row in rows.to_pylist():
                 if row.pop("status", QUARANTINED) == QUARANTINED:
-                    yield _of_row(store, row)
+                    yield _of_row(store, row, folders)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -166,10 +170,24 @@ def _whole(url: str) -> Iterator[None]:
         raise InputError(f"{url}: is no Parquet file, or damaged: {shown(error)[:200]}; write it again") from error
 
 
-def _of_row(store: Store, row: dict[str, Any]) -> Item:
+def _of_row(store: Store, row: dict[str, Any], folders: dict[str, dict[str, str]]) -> Item:
     name, fault = row.get("name") or _name_of(row.get("low")), row.get("fault")
-    urls = {field: _absolute(store, row[field]) for field in INPUTS if row.get(field)}
+    urls = {field: _by_now(_absolute(store, row[field]), folders) for field in INPUTS if row.get(field)}
+    missing = [shown(url) for url in urls.values() if url.endswith(ANY)]
+    if missing:
+        fault = f"has no partner {' and '.join(missing)}: supply it"
     return Item(name, **urls, fault=fault or (None if "low" in urls else "has no low in the list"))
+
+
+def _by_now(url: str, folders: dict[str, dict[str, str]]) -> str:
+    """The file at the place of a partner that was missing, if it is there by now; ``folders``: those listed so far."""
+    if not url.endswith(ANY):
+        return url
+    folder, _, key = url.removesuffix(ANY).rpartition("/")
+    if folder not in folders:
+        store = Store(folder)
+        folders[folder] = {name: store.url_of(file) for name, file in _by_key(store, "").items()}
+    return folders[folder].get(key, url)
 
 
 def _name_of(low: str | None) -> str:

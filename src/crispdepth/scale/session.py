@@ -35,6 +35,7 @@ OTHERS = 16  # so many, spread over the plan, are tried to tell what is wrong: a
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 OF_THE_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # too long, or a file where a folder is
 DEVICE = re.compile(r"\b(cuda|cudnn|cublas|hip|mps|xpu)", re.IGNORECASE)  # what accelerators' errors name
+NOT_OURS = re.compile(r"(?<!\S)--(low|rgb|confidence)(?![\w-])")  # options of predict; here they are an item's files
 NO_MEMORY = re.compile(r"DefaultCPUAllocator|MPS backend out of memory")  # torch has no class for these two
 
 
@@ -273,8 +274,9 @@ def part_name(number: int) -> str:
 
 
 def _line(error: BaseException, files: dict[Path, str]) -> str:
-    """What went wrong, in one line that a second run would repeat: of the files' URLs, not of their copies."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    """What went wrong, in one line that a second run would repeat: of the files' URLs, not of their copies, and of
+    the options of ``batch``, not of ``predict``."""
+    text = NOT_OURS.sub(r"its \1", str(error).splitlines()[0]) if str(error) else type(error).__name__
     for path, url in files.items():
         text = text.replace(shown(path), shown(url))
     return text
