@@ -8,7 +8,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -120,13 +120,17 @@ def _mine(bulk: Bulk, store: Store) -> Iterator[None]:
 
 @contextmanager
 def _alone(store: Store) -> Iterator[None]:
-    """No other process works on the target (nothing of the kind in an object store, which has no locks)."""
+    """No other process works on the target (nothing of the kind in an object store, which has no locks).
+
+    Its folder is made; what was made is removed again if it stays empty.
+    """
     if not store.is_local:
         yield
         return
     path = Path(store.root) / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made = [folder for folder in path.parents if not folder.exists()]
     while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
@@ -138,6 +142,9 @@ def _alone(store: Store) -> Iterator[None]:
                 yield
             finally:
                 path.unlink(missing_ok=True)
+                with suppress(OSError):  # not empty
+                    for folder in made:
+                        folder.rmdir()
             return
 
 
