@@ -125,7 +125,7 @@ def test_each_worker_runs_what_was_asked_for(tmp_path: Path) -> None:
     results = [read_depth(tmp_path / name / "depth" / "a" / "000.png", "mm").depth for name in ("16", "32")]
     assert 0 < np.abs(results[0] - results[1]).mean() < 0.01
     assert json.loads((tmp_path / "16" / "job.json").read_text())["precision"] == "bf16"
-    with pytest.raises(InputError, match="other precision"):
+    with pytest.raises(InputError, match="holds a job with precision=bf16: ask the same"):
         run_bulk(replace(bulk, wanted=full))
     with pytest.raises(InputError, match="runs on the cpu here"):
         run_bulk(replace(bulk, target=str(tmp_path / "gpu"), wanted=Wanted("onnx", "cuda")))
@@ -179,10 +179,14 @@ def test_a_folder_belongs_to_one_job(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds other files"):
         run_bulk(job(source, tmp_path / "mine"))
     run_bulk(job(source, tmp_path / "out"))
-    with pytest.raises(InputError, match="other model"):
+    with pytest.raises(InputError, match=r"holds a job with model=fgs.*: ask the same to go on, or name a new folder"):
         run_bulk(job(source, tmp_path / "out", model="bicubic"))
-    with pytest.raises(InputError, match="other unit"):
-        run_bulk(Bulk(str(source), str(tmp_path / "out"), "fgs", Settings(unit="tum"), chunk=3))
+    with pytest.raises(InputError, match="a job with chunk=3, unit=mm, no scale: ask"):
+        run_bulk(Bulk(str(source), str(tmp_path / "out"), "fgs", Settings(unit="tum", scale=2), chunk=4))
+    sized = Bulk(str(source), str(tmp_path / "sized"), "fgs", Settings(unit="mm", size=(24, 32)))
+    run_bulk(sized)
+    with pytest.raises(InputError, match="a job with size=32x24: ask"):
+        run_bulk(replace(sized, settings=Settings(unit="mm")))
 
 
 def test_a_wrong_question_stops_at_once(tmp_path: Path) -> None:

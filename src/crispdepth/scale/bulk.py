@@ -107,7 +107,8 @@ def _mine(bulk: Bulk, store: Store) -> Iterator[None]:
     before = json.loads(store.read(JOB))
     wrong = [key for key, value in json.loads(text).items() if before.get(key) != value]
     if wrong:
-        raise InputError(f"{store.url}: holds a job with other {', '.join(wrong)}: name a new folder, or delete it")
+        had = ", ".join(_had(key, before.get(key)) for key in wrong)
+        raise InputError(f"{store.url}: holds a job with {had}: ask the same to go on, or name a new folder")
     try:
         yield
     except InputError:
@@ -116,6 +117,15 @@ def _mine(bulk: Bulk, store: Store) -> Iterator[None]:
             for name in (WORK,) if finished else (WORK, DEPTH, JOB):
                 store.remove(name)
         raise
+
+
+def _had(key: str, value: Any) -> str:
+    """A word of the job that is there, as a person would say it."""
+    if key == "weights_sha256":
+        return "other weights"
+    if key == "size" and value:
+        value = f"{value[1]}x{value[0]}"
+    return f"no {key}" if value is None else f"{key}={value}"
 
 
 @contextmanager
