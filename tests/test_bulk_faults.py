@@ -192,6 +192,20 @@ def test_a_full_disk_stops_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "quarantine.jsonl" not in files(tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "error", [PermissionError(errno.EACCES, "not allowed"), OSError(errno.EROFS, "Read-only file system")]
+)
+def test_what_does_not_pass_by_itself_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def closed(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Store, "put", closed)
+    with pytest.raises(InputError, match=r"the job stopped \(.*\): check the names of the folders"):
+        run_bulk(quick(frames(tmp_path / "in", 1), tmp_path / "out"))
+
+
 # ------------------------------------------------------------------------------- the folder
 
 

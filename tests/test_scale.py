@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from test_atomic import read_only
 from test_cli import crispdepth, refused
 
 from crispdepth.engines import Wanted
@@ -189,6 +190,13 @@ def test_a_folder_belongs_to_one_job(tmp_path: Path) -> None:
         run_bulk(replace(sized, settings=Settings(unit="mm")))
 
 
+def test_a_folder_nobody_can_write_to_is_refused_at_once() -> None:
+    with read_only() as folder:
+        for target in (folder, folder / "new"):
+            with pytest.raises(InputError, match=f"folder {folder} is read-only; choose another one"):
+                run_bulk(job("in", target))
+
+
 def test_a_wrong_question_stops_at_once(tmp_path: Path) -> None:
     source = frames(tmp_path / "in", 40)
     with pytest.raises(InputError, match=r"none of the items tried can be done: a/000.*--unit"):
@@ -313,6 +321,7 @@ def test_a_list_with_unusable_names_is_refused(tmp_path: Path, names: list[str],
         (["in", "http://host/out"], "results go to a folder"),
         (["in", "nonsense://out"], "give a folder, or a URL"),
         (["in", "out", "--chunk", 0], "at least 1"),
+        (["in", "in/low/a/000.png"], r"in/low/a/000\.png is a file; name a folder"),
         (["empty", "new/out"], "there is nothing to do"),
         (["frames.tar.gz", "out"], r"a \.tar\.gz must be unpacked to \.tar"),
     ],
@@ -401,7 +410,7 @@ def test_an_object_store_holds_the_same_files(tmp_path: Path, bucket: str) -> No
     assert [row["sha256"] for row in told] == [row["sha256"] for row in rows(expected["manifest.parquet"])]
     assert told[0]["low"] == "s3://frames/in/low/a/000.png"
     assert json.loads(found.read("quarantine.jsonl"))["low"] in json.loads(found.read("quarantine.jsonl"))["reason"]
-    with pytest.raises(InputError, match="run the same command again"):
+    with pytest.raises(InputError, match="check the names of the folders"):
         run_bulk(job(source, "s3://nowhere/out"))
     errors = pytest.importorskip("botocore.exceptions")
     assert stores.is_of_the_store(errors.EndpointConnectionError(endpoint_url="there"))

@@ -18,7 +18,7 @@ from crispdepth.models.catalog import load
 from crispdepth.scale.manifest import MANIFEST, counts_of, gone, write_manifest
 from crispdepth.scale.plan import Item, Plan, find, write_plan
 from crispdepth.scale.session import DEPTH, PLAN, WORK, Bulk, Done, Session, part_name, staging
-from crispdepth.scale.stores import Store, is_of_the_store
+from crispdepth.scale.stores import Store, is_of_the_store, may_pass
 from crispdepth.types import InputError
 
 JOB, LOCK = "job.json", "job.lock"
@@ -64,7 +64,10 @@ def run_bulk(
     except Exception as error:
         if not is_of_the_store(error):
             raise
-        raise InputError(f"the job stopped ({error}): run the same command again to go on") from error
+        cure = "check the names of the folders, what you may do there and the credentials"
+        if may_pass(error):
+            cure = "run the same command again to go on"
+        raise InputError(f"the job stopped ({error}): {cure}") from error
 
 
 def _go_on(

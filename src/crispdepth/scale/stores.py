@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from functools import lru_cache
@@ -12,11 +13,13 @@ from fsspec import AbstractFileSystem
 from fsspec.core import split_protocol, url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from crispdepth.atomic import shown
+from crispdepth.atomic import check_folder, shown
 from crispdepth.types import InputError
 
 CLIENTS = ("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure")  # who speak to stores beneath fsspec
 WHOLE = ("file", "s3", "gs", "gcs", "az", "abfs", "memory")  # stores in which a put file is there whole or not at all
+LASTING = (FileNotFoundError, PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
+LASTING_NUMBERS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)  # s3fs: EINVAL for a bad request
 PART = re.compile(r"(?P<tar>.*\.tar)#(?P<offset>\d+),(?P<size>\d+)")  # a member of a tar, by its bytes
 
 
@@ -80,10 +83,12 @@ class Store:
             self.fs.rm(f"{self.root}/{name}", recursive=True)
 
     def check_writable(self) -> None:
-        """Raise InputError for a store in which a killed run could leave half a file."""
+        """Raise InputError for a store in which a killed run could leave half a file, and for a closed folder."""
         protocols = {self.fs.protocol} if isinstance(self.fs.protocol, str) else set(self.fs.protocol)
         if not protocols & set(WHOLE):
             raise InputError(f"{self.url}: results go to a folder or to one of {', '.join(WHOLE[1:])} (s3://…)")
+        if self.is_local:
+            check_folder(self.root)
 
 
 def fetch(url: str, folder: Path, name: str) -> Path:
@@ -108,8 +113,15 @@ def fetch(url: str, folder: Path, name: str) -> Path:
 
 
 def is_of_the_store(error: BaseException) -> bool:
-    """Whether a disk, a device or a store failed, by what it raised: then to try again later may help."""
+    """Whether a disk, a device or a store failed, by what it raised."""
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in CLIENTS
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether what ``is_of_the_store`` may pass by itself: no wrong name, closed folder or missing credentials."""
+    if isinstance(error, LASTING) or getattr(error, "errno", None) in LASTING_NUMBERS:
+        return False
+    return "Credentials" not in type(error).__name__
 
 
 @lru_cache(maxsize=8)
