@@ -347,6 +347,9 @@ def test_an_unlikely_unit_is_said_and_its_cure_named(tmp_path: Path) -> None:
     np.save(metres, np.full((12, 16), 1.5, np.float32))
     lines = run(Job(metres, tmp_path / "o.exr", rgb), load("fgs"), Settings(unit="mm"))
     assert any("a median of 0.0015 m is unusual: does the file really hold mm?" in line for line in lines)
+    Image.fromarray(np.full((12, 16), 200, np.uint8)).save(tmp_path / "eight.png")
+    lines = run(Job(tmp_path / "eight.png", tmp_path / "o.exr", rgb), load("fgs"), Settings(unit="mm"))
+    assert any("a median of 0.2 m of 8-bit values is unusual" in line for line in lines)
     with pytest.raises(InputError, match="no steps for so little; is --unit mm right"):
         batch.read(Job(metres, tmp_path / "o.png", rgb), Settings(unit="mm"))
     assert not any("unusual" in line for line in run(Job(metres, tmp_path / "o.exr", rgb), load("fgs"), Settings()))

@@ -332,6 +332,19 @@ def test_a_file_that_cannot_be_read_is_one_line_and_another_recipe_may_follow(tm
         train(RECIPE, tmp_path / "run", accelerator="cpu", source=clean)
 
 
+def test_a_folder_that_is_a_file_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(InputError, match="is a file; name a folder"):
+        train(RECIPE, tmp_path / "run", accelerator="cpu")
+
+
+def test_words_that_lightning_does_not_take_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no such training: .*bf17") as told:
+        train(dataclasses.replace(RECIPE, precision="bf17"), tmp_path / "run", accelerator="cpu")
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_start_that_is_refused_leaves_no_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a Bicubic"):
         train(dataclasses.replace(RECIPE, start="bicubic"), tmp_path / "run", accelerator="cpu")

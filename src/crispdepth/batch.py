@@ -153,8 +153,9 @@ def _read_low(path: Path, job: Job, settings: Settings) -> tuple[io.DepthFile, l
         f"low      {path.name}: {low.depth.shape[1]}x{low.depth.shape[0]}, unit {low.unit}, "
         f"median {low.median:.4g} {low.depth_unit}, holes {low.holes:.1%}"
     ]
-    if low.depth_unit == "m" and not USUAL_M[0] <= low.median <= USUAL_M[1]:
-        lines.append(f"note     a median of {low.median:.4g} m is unusual: does the file really hold {low.unit}?")
+    if low.depth_unit == "m" and (low.stored == "uint8" or not USUAL_M[0] <= low.median <= USUAL_M[1]):
+        kind = " of 8-bit values" if low.stored == "uint8" else ""
+        lines.append(f"note     a median of {low.median:.4g} m{kind} is unusual: does the file really hold {low.unit}?")
     if job.confidence is None:
         return low, lines
     values = io.read_confidence(job.confidence)

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
+from crispdepth.atomic import check_folder
 from crispdepth.training.distilled import CtktTask
 from crispdepth.training.examples import Batch, Scenes, Source, Stream
 from crispdepth.training.recipes import CrispRecipe, CtktRecipe, NaimaRecipe, Recipe, SemiRecipe, TokensRecipe
@@ -54,6 +55,7 @@ def train(
     examples on a CPU. Raises InputError when the folder holds weights of another recipe, and for what cannot be read;
     KeyboardInterrupt, whose text says where it goes on, for Ctrl-C and SIGTERM.
     """
+    check_folder(folder)
     _check_same_recipe(recipe, folder)
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(recipe.seed, verbose=False)
