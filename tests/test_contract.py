@@ -209,7 +209,7 @@ def test_gradients_reach_every_parameter(name: str, load: Callable[[str], Model]
     model = load(name)
     if not list(model.parameters()):
         pytest.skip("a filter without weights")
-    for scale in (8, 2):  # steps of x4 and of x2, each of them once the last
+    for scale in (16, 8, 2):  # steps of x4 and of x2, each of them once the first and once the last
         inputs = inputs_of(model, scale=scale)
         results = model.depth_and_logits(**inputs) if isinstance(model, Symbiotic) else (model(**inputs),)
         sum(x.square().mean() for x in results).backward()  # type: ignore[union-attr]
