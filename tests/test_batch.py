@@ -14,7 +14,7 @@ from test_atomic import read_only
 
 from crispdepth import batch
 from crispdepth.batch import Job, Settings, pair, run, run_all
-from crispdepth.io import read_depth, read_rgb
+from crispdepth.io import read_depth, read_rgb, write_depth
 from crispdepth.models.catalog import load
 from crispdepth.types import InputError
 
@@ -337,6 +337,14 @@ def test_depth_is_not_its_own_picture_and_swapped_files_are_told(tmp_path: Path)
     lines = run(Job(low, tmp_path / "o.png", other), load("fgs"), Settings(unit="mm"))
     assert any("other.png is 16-bit grey" in line for line in lines)
     assert not any("grey" in line for line in run(Job(low, tmp_path / "o.png", rgb), load("fgs"), Settings(unit="mm")))
+
+
+def test_a_truth_of_another_unit_is_doubted_aloud(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path)
+    for millimetres, doubted in ((2000, False), (10_000, True)):
+        write_depth(tmp_path / "t.png", np.full((48, 64), millimetres / 1000, np.float32))
+        lines = run(Job(low, tmp_path / "o.png", rgb, truth=tmp_path / "t.png"), load("fgs"), Settings(unit="mm"))
+        assert any("does it hold what --unit says?" in line for line in lines) == doubted
 
 
 def test_an_unlikely_unit_is_said_and_its_cure_named(tmp_path: Path) -> None:

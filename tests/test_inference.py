@@ -129,6 +129,7 @@ def test_a_model_without_colours_needs_a_size_or_a_picture() -> None:
         ({"low": LOW, "rgb": None, "model": "ctkt", "size": (320, 240)}, "size 240x320 .*ask for 320x240"),
         ({"model": "fsg"}, "did you mean fgs"),
         ({"model": "naima_x8.pth"}, "crispdepth convert"),
+        ({"model": __file__}, "holds no weights"),
     ],
 )
 def test_a_mistake_is_answered_with_its_cure(arguments: dict[str, Any], cure: str) -> None:

@@ -449,7 +449,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> 
     torch.save([1, 2], tmp_path / "list.pth")
     out = tmp_path / "out.safetensors"
     for name, message in (
-        ("x.pth", "no plain tensors"),
+        ("x.pth", "no checkpoint of plain tensors"),
         ("other.pth", "no checkpoint of NAIMA"),
         ("list.pth", "not a state_dict"),
         ("none.pth", "does not exist"),

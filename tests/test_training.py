@@ -31,7 +31,7 @@ from crispdepth.training.examples import Batch, Pictures, Scenes, Stream, exampl
 from crispdepth.training.recipes import RECIPES, CrispRecipe, changed, find
 from crispdepth.training.run import train
 from crispdepth.training.supervised import CrispTask
-from crispdepth.types import InputError
+from crispdepth.types import InputError, Sample
 
 SMALL = CrispConfig(1, 1, 8, widths=(8, 8, 8, 8), encoder=(0, 0, 0), middle=1, context=0, decoder=(0, 0))
 RECIPE = CrispRecipe(
@@ -343,6 +343,15 @@ def test_words_that_lightning_does_not_take_are_one_line(tmp_path: Path) -> None
         train(dataclasses.replace(RECIPE, precision="bf17"), tmp_path / "run", accelerator="cpu")
     assert "\n" not in str(told.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_killed_process_that_makes_examples_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
+    def killed(*_: object, **__: object) -> Sample:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    with pytest.raises(InputError, match=r"was killed .*run the same command again to go on from step 0"):
+        train(RECIPE, tmp_path / "run", accelerator="cpu", source=killed)  # type: ignore[arg-type]
 
 
 def test_a_start_that_is_refused_leaves_no_run(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, ValueError) as error:
         raise InputError(
-            f"{path} holds no plain tensors ({str(error).splitlines()[0]}): save its state_dict"
+            f"{path} is no checkpoint of plain tensors: give the authors' .pth, or its state_dict saved by torch.save"
         ) from error
     if not isinstance(found, Mapping):
         raise InputError(f"{path} holds a {type(found).__name__}, not a state_dict")

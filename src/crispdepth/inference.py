@@ -274,7 +274,7 @@ def _rgb_tensor(rgb: Array) -> Rgb:
     if array.ndim == 2:
         array = np.stack([array] * 3, 0 if channels_first else -1)
     if array.ndim != 3 or array.shape[0 if channels_first else 2] != 3 or not array.size:
-        wanted = "(3, height, width)" if channels_first else "(height, width, 3)"
+        wanted = "(3, height, width)" if channels_first else "(height, width, 3), or (height, width) if grey"
         raise InputError(f"rgb has shape {array.shape}: it must be {wanted}")
     if not channels_first:
         array = array.transpose(2, 0, 1)

@@ -53,7 +53,8 @@ class Intrinsics:
     def camera(self, size: Size) -> Camera:
         """The camera for pictures of ``size`` (height, width), rescaled if it was measured at another one.
 
-        Raises InputError when that one has another shape.
+        Four numbers alone have no size of their own: they are taken for this one, and ``doubt`` says where that looks
+        wrong. Raises InputError when the size measured at has another shape.
         """
         height, width = size
         measured = Camera(self.fx, self.fy, self.cx, self.cy, self.width or width, self.height or height)

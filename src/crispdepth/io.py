@@ -276,7 +276,8 @@ def _checked(depth: np.ndarray, valid: np.ndarray | None, unit: str) -> tuple[np
     if unit not in ("m", "disparity", "relative"):
         raise InputError(f"an array's unit is m, disparity or relative, not {shown(unit)}; pass metres")
     if depth.ndim != 2 or depth.dtype.kind not in "fiu":
-        raise InputError(f"depth must be (H, W) numbers, not {depth.dtype} {depth.shape}; pass one map")
+        cure = "pass its .depth" if depth.dtype == object else "pass one map"
+        raise InputError(f"depth must be (H, W) numbers, not {depth.dtype} {depth.shape}; {cure}")
     check_size(*depth.shape)
     legal = np.isfinite(depth) & ((depth > 0) | (unit == "relative"))
     if valid is None:

@@ -22,6 +22,8 @@ from crispdepth.metrics import absrel, rmse
 from crispdepth.models.catalog import load
 from crispdepth.types import InputError, Prediction, Size
 
+FAR_APART = 3.0  # medians of result and truth: mostly a wrong unit
+
 
 @dataclass(frozen=True)
 class Work:
@@ -156,7 +158,10 @@ def _error_line(result: Prediction, base: Prediction | None, truth: io.DepthFile
     both = [torch.from_numpy(p.depth)[None, None] for p in (result, base) if p is not None]
     errors = [f"{float(rmse(depth, target, valid)) * scale:.2f} {sign}" for depth in both]
     beside = f"AbsRel {float(absrel(both[0], target, valid)):.3f}" if base is None else f"bicubic {errors[1]}"
-    return f"error    RMSE against the truth {errors[0]}; {beside}"
+    ours, theirs = float(np.median(result.depth)), truth.median
+    apart = base is not None and result.unit == "m" and not 1 / FAR_APART < ours / theirs < FAR_APART
+    hint = f"; its median is {theirs:.3g} m, not {ours:.3g}: does it hold what --unit says?" if apart else ""
+    return f"error    RMSE against the truth {errors[0]}; {beside}{hint}"
 
 
 def _view(work: Work, base: Prediction | None, truth: io.DepthFile | None, valid: np.ndarray) -> np.ndarray:
@@ -227,7 +232,7 @@ def _cloud(work: Work) -> tuple[tuple[np.ndarray, np.ndarray | None], str]:
     camera, note = camera_of(work)
     seen = result.valid & (result.depth > 0)
     xyz, colours = point_cloud(result.depth, camera, seen, work.rgb)
-    filled = f"{int((~seen).sum())} filled and " if not seen.all() else ""
+    filled = f"{int((~seen).sum())} unmeasured and " if not seen.all() else ""
     return (xyz, colours), f"points   {filled}{int(seen.sum()) - len(xyz)} flying pixels left out; {note}"
 
 

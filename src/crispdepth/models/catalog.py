@@ -48,6 +48,8 @@ def load(name: str) -> Model:
         return _saved(Path(name)).eval()
     if Path(name).suffix in (".pth", ".pt", ".ckpt", ".bin"):
         raise InputError(f"{name} is no .safetensors file: `crispdepth convert` turns an authors' checkpoint into one")
+    if name not in CATALOG and Path(name).is_file():
+        raise InputError(f"{name} holds no weights: give a .safetensors of ours, or a name of `crispdepth names`")
     if name not in CATALOG:
         raise InputError.unknown("model", name, CATALOG)
     return CATALOG[name].build().eval()

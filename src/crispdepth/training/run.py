@@ -71,10 +71,12 @@ def train(
         except InputError as error:  # from a process that makes examples torch hands on the whole traceback
             raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
         except BaseException as error:  # Lightning turns Ctrl-C and SIGTERM into SystemExit
-            if not (trainer.received_sigterm or isinstance(error.__context__, KeyboardInterrupt)):
-                raise
             kept = _step_of(_newest_checkpoint(folder))
             cure = f"run the same command again to go on from step {kept} (checkpoint_every={recipe.checkpoint_every})"
+            if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+                raise InputError(f"the process that makes examples was killed (for want of memory?): {cure}") from error
+            if not (trainer.received_sigterm or isinstance(error.__context__, KeyboardInterrupt)):
+                raise
             raise KeyboardInterrupt(f"stopped at step {trainer.global_step}: {cure}") from None
     if trainer.is_global_zero:
         save_weights(task.network, folder)
