@@ -59,9 +59,9 @@ def test_levels_are_measured_rounded_too_and_metres_are_not(levels: Path) -> Non
 
 
 def test_a_model_and_a_folder_may_be_given_by_name(levels: Path) -> None:
-    by_name = evaluate("bicubic", "middlebury", str(levels), 4)
-    assert by_name.metrics == evaluate(load("bicubic"), "middlebury", levels, 4).metrics
-    assert by_name.model == "bicubic"
+    by_name, loaded = (evaluate(model, "middlebury", str(levels), 4) for model in ("bicubic", load("bicubic")))
+    assert by_name.metrics == loaded.metrics
+    assert (by_name.model, loaded.model) == ("bicubic", "Bicubic")
     with pytest.raises(InputError, match="did you mean bicubic"):
         evaluate("bicubi", "middlebury", levels, 4)
     with pytest.raises(InputError, match="in nowhere, which does not exist"):

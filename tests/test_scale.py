@@ -88,6 +88,14 @@ def test_a_folder_becomes_depth_a_manifest_and_reasons(tmp_path: Path) -> None:
     )
 
 
+def test_folders_may_be_called_depth_and_color(tmp_path: Path) -> None:
+    source = frames(tmp_path / "in", 2)
+    (source / "low").rename(source / "depth")
+    (source / "rgb").rename(source / "color")
+    assert has_pictures(str(source))
+    assert all(item.rgb is not None and item.fault is None for item in find(str(source)))
+
+
 def test_it_says_the_same_as_predict(tmp_path: Path) -> None:
     source = frames(tmp_path / "in", 1)
     run_bulk(job(source, tmp_path / "out"))

@@ -62,7 +62,8 @@ def evaluate(
     unit: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Run ``model``, or the catalog's of that name, over every image of a set and measure it.
+    """Run ``model``, or the catalog's of that name, over every image of a set and measure it. ``name``: what the
+    result calls it; by default that name, or its class.
 
     ``protocol``: by default ``usual_protocol``. ``root``: the set's folder (``crispdepth info SET`` tells its
     layout); ``unit``: of the files, for set ``folder`` only; ``progress(done, total)`` is called after each image. A
@@ -73,6 +74,7 @@ def evaluate(
     """
     if isinstance(model, str):
         name, model = name or model, load(model)
+    name = name or type(model).__name__
     root = Path(root) if isinstance(root, str) else root
     if not 1 <= scale <= 64:
         raise InputError(f"scale {scale:g} is out of range: 1 to 64")

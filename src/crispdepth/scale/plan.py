@@ -43,7 +43,7 @@ class Item:
 def find(source: str) -> Iterator[Item]:
     """The items of ``source``, a local path or a URL:
 
-    - a folder with ``low/`` (or ``depth/``), perhaps ``rgb/`` and ``confidence/``, paired by path and stem;
+    - a folder with ``low/`` (or ``depth/``), perhaps ``rgb/`` (or ``color/``) and ``confidence/``, paired by path and stem;
     - a ``.parquet`` list with a column ``low``, perhaps ``rgb``, ``confidence`` (paths relative to the list, or URLs)
       and ``name``; where there is a column ``status`` (a manifest of ours) its quarantined rows only, and partners
       that were missing are looked for again;
@@ -78,12 +78,16 @@ def has_pictures(source: str) -> bool:
     if not source.endswith((".parquet", ".tar")):
         store = Store(source)
         if _low_folder(store) is not None:
-            return store.exists("rgb")
+            return _rgb_folder(store) is not None
     return any(item.rgb is not None for item in islice(_found(source), 1))
 
 
 def _low_folder(store: Store) -> str | None:
     return next((folder for folder in ("low", "depth") if store.exists(folder)), None)
+
+
+def _rgb_folder(store: Store) -> str | None:
+    return next((folder for folder in ("rgb", "color") if store.exists(folder)), None)
 
 
 def _found(source: str) -> Iterator[Item]:
@@ -109,7 +113,7 @@ def _found(source: str) -> Iterator[Item]:
 
 def _in_folders(store: Store, low: str) -> Iterator[Item]:
     """Pairs by path and stem. A file without its partner is an item with a fault: nothing is lost."""
-    folders = {"low": low, "rgb": "rgb", "confidence": "confidence"}
+    folders = {"low": low, "rgb": _rgb_folder(store) or "rgb", "confidence": "confidence"}
     found = {field: _by_key(store, folder) for field, folder in folders.items() if store.exists(folder)}
     for key in sorted(set().union(*found.values())):
         missing = [folders[field] for field in found if key not in found[field]]
