@@ -43,7 +43,8 @@ class Item:
 def find(source: str) -> Iterator[Item]:
     """The items of ``source``, a local path or a URL:
 
-    - a folder with ``low/`` (or ``depth/``), perhaps ``rgb/`` (or ``color/``) and ``confidence/``, paired by path and stem;
+    - a folder with ``low/`` (or ``depth/``), perhaps ``rgb/`` (or ``color/``) and ``confidence/``, paired by path and
+      stem;
     - a ``.parquet`` list with a column ``low``, perhaps ``rgb``, ``confidence`` (paths relative to the list, or URLs)
       and ``name``; where there is a column ``status`` (a manifest of ours) its quarantined rows only, and partners
       that were missing are looked for again;
