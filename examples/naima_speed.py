@@ -36,13 +36,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from reference.naima_plain import filled, inputs
 
-OWN = "ours, kept, torch's convolutions"
-KEPT = ("ours, freed memory kept", OWN, "ours, bf16")  # as the command does
-WAYS: dict[str, dict[str, Any]] = {  # what our network does otherwise than by default
-    "ours": {},
-    **{way: {"winograd": way != OWN} for way in KEPT},
-    "ours, all weights held": {"attention": "exact"},
-    "ours, linear attention": {"attention": "linear"},
+KEPT = ("ours, freed memory kept", "ours, bf16")  # as the command does
+WAYS = {  # our network's attention
+    "ours": "fused",
+    **dict.fromkeys(KEPT, "fused"),
+    "ours, all weights held": "exact",
+    "ours, linear attention": "linear",
 }
 PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity" / "naima_expected.npz"
 Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -53,7 +52,7 @@ def network(way: str, scale: int) -> Forward:
     plain = filled(scale)
     if way == "plain":
         return plain
-    model = from_released(plain.state_dict(), scale, **WAYS[way])
+    model = from_released(plain.state_dict(), scale, attention=WAYS[way])
     return partial(in_bf16, model) if way == "ours, bf16" else model.network
 
 

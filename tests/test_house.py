@@ -18,7 +18,6 @@ FLOORS = (
     ("types", "memory", "scale.overlap", "scale.forecast"),
     ("exportable", "graphs", "layers.attention"),
     ("layers.strips",),
-    ("layers.winograd",),
     ("layers.blocks",),
     ("geometry", "picture", "units", "atomic", "extras", "formats.raw", "formats.ply", "formats.glb"),
     (

@@ -19,7 +19,6 @@ from crispdepth.geometry import normalised, restored
 from crispdepth.layers.attention import ATTENTIONS
 from crispdepth.layers.blocks import KERNELS, BackProjection
 from crispdepth.layers.strips import overwritten, spread, thrifty
-from crispdepth.layers.winograd import Conv3
 from crispdepth.models import saved
 from crispdepth.models.naima_released import refuse, renamed, unwrapped
 from crispdepth.types import Depth, InputError, Mask, MissingPackage, Model, Rgb, Size
@@ -44,9 +43,8 @@ class NaimaConfig:
     ``encoder``, ``upsampler``: residual blocks in each depth encoder of a GTA and of the upsampler.
     ``token_channels``, ``token_blocks``, ``token_heads``, ``patch`` (pixels): the vision transformer (ViT-S/14);
     ``grid``: patches along a side of the picture its position embedding was made for; ``layers``: whose tokens
-    are taken, counted from 0. ``attention``: a row of ``ATTENTIONS``; they differ in cost only. ``winograd``: wide 3x3
-    convolutions by fewer multiplications, on a CPU. ``tile``: larger pictures are taken in overlapping squares of so
-    many pixels, which bounds the memory (0: whole).
+    are taken, counted from 0. ``attention``: a row of ``ATTENTIONS``; they differ in cost only. ``tile``: larger
+    pictures are taken in overlapping squares of so many pixels, which bounds the memory (0: whole).
 
     Ideas of ours, off as released: ``any_scale``: the low map comes with a plane that tells its true ratio, so one
     network serves all, brought to ``scale`` first; ``padded``: the token convolution sees a border of zeros, so
@@ -69,7 +67,6 @@ class NaimaConfig:
     grid: int = 32
     layers: tuple[int, int, int, int] = (2, 5, 8, 11)
     attention: str = "fused"
-    winograd: bool = True
     tile: int = 0
     any_scale: bool = False
     padded: bool = False
@@ -186,7 +183,7 @@ class Rcab(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first, self.second = Conv3(width, width), Conv3(width, width)
+        self.first, self.second = _conv3(width, width), _conv3(width, width)
         narrow = max(1, width // 16)
         self.squeeze, self.excite = nn.Conv2d(width, narrow, 1), nn.Conv2d(narrow, width, 1)
 
@@ -201,7 +198,7 @@ class DepthEncoder(nn.Module):
 
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(*(Rcab(width) for _ in range(count)), Conv3(width, width))
+        self.blocks = nn.Sequential(*(Rcab(width) for _ in range(count)), _conv3(width, width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return overwritten(torch.add, self.blocks(x.clone() if thrifty(x) else x), x)
@@ -212,7 +209,7 @@ class RgbEncoder(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first, self.second = Conv3(width, width), Conv3(width, width)
+        self.first, self.second = _conv3(width, width), _conv3(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return overwritten(torch.add, self.second(_leaky(self.first(x), 0.2)), x)
@@ -285,7 +282,7 @@ class UnetConv(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.first, self.second = Conv3(channels, width), Conv3(width, width)
+        self.first, self.second = _conv3(channels, width), _conv3(width, width)
         self.identity = nn.Conv2d(channels, width, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -301,7 +298,7 @@ class DenseBlock(nn.Module):
     def __init__(self, channels: int, width: int, growth: int = 8) -> None:
         super().__init__()
         self.conv1, self.conv2 = UnetConv(channels, growth), UnetConv(growth, growth)
-        self.conv3 = Conv3(channels + 2 * growth, width)
+        self.conv3 = _conv3(channels + 2 * growth, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x1 = _leaky(self.conv1(x), 0.2)
@@ -399,7 +396,7 @@ class Bridge(nn.Module):
         rgb = config.width
         self.up = BackProjection(channels, channels, config.scale, up=True)
         self.down = BackProjection(channels, channels, config.scale, up=False)
-        self.rgb_next, self.rgb_in = Conv3(rgb, rgb), nn.Conv2d(rgb, rgb, 1)
+        self.rgb_next, self.rgb_in = _conv3(rgb, rgb), nn.Conv2d(rgb, rgb, 1)
         self.space = nn.Sequential(InvertibleBlock(channels + rgb, channels), nn.Conv2d(channels + rgb, channels, 1))
         self.frequency = FrequencyFusion(channels, config)
         self.fuse = nn.Sequential(InvertibleBlock(2 * channels, channels), nn.Conv2d(2 * channels, channels, 1))
@@ -425,8 +422,8 @@ class Upsampler(nn.Module):
         c = config.width
         self.project = BackProjection(3 * c, 2 * c, config.scale, up=True)
         self.encoders = nn.Sequential(*(DepthEncoder(2 * c, config.upsampler) for _ in range(3)))
-        self.narrow, self.last = Conv3(2 * c, c), Conv3(c, config.stem**2)
-        self.detail = Conv3(c, 2 * c) if config.detail else None
+        self.narrow, self.last = _conv3(2 * c, c), _conv3(c, config.stem**2)
+        self.detail = _conv3(c, 2 * c) if config.detail else None
 
     def forward(self, x: torch.Tensor, rgb: torch.Tensor) -> torch.Tensor:
         x = self.project(x)
@@ -453,17 +450,14 @@ class Naima(Model):
         self.config = config
         c = config.width
         self.tokens = Tokens(config)
-        self.conv_depth, self.conv_rgb = Conv3(2 if config.any_scale else 1, c), Conv3(3 * config.stem**2, c)
+        self.conv_depth, self.conv_rgb = _conv3(2 if config.any_scale else 1, c), _conv3(3 * config.stem**2, c)
         self.gta1, self.gta2 = Gta(c, config), Gta(2 * c, config)
         self.gta3, self.gta4 = Gta(2 * c, config), Gta(3 * c, config, last=True)
         self.conv1, self.conv2 = nn.Conv2d(c, c, 1), nn.Conv2d(2 * c, 2 * c, 1)
         self.conv3 = nn.Conv2d(2 * c, 3 * c, 1)
         self.bridge1, self.bridge2, self.bridge3 = (Bridge(i * c, config) for i in (1, 2, 3))
-        self.reshape, self.project = nn.Conv2d(4 * c, 2 * c, 1), Conv3(c, 2 * c)
+        self.reshape, self.project = nn.Conv2d(4 * c, 2 * c, 1), _conv3(c, 2 * c)
         self.upsampler = Upsampler(config)
-        for module in self.modules():
-            if isinstance(module, Conv3):
-                module.fast = config.winograd
         for name, values in zip(("mean", "deviation"), IMAGENET, strict=True):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
@@ -626,6 +620,10 @@ def _hat(length: int, like: torch.Tensor) -> torch.Tensor:
     """Rising from the one end and falling to the other, over a quarter each; never 0."""
     place = torch.arange(length, device=like.device, dtype=like.dtype) + 0.5
     return (torch.minimum(place, length - place) / (length / 4)).clamp(max=1)
+
+
+def _conv3(channels: int, width: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, width, 3, padding=1)
 
 
 def _two_conv1(channels: int, narrow: int, width: int) -> nn.Sequential:
