@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--model", help="weights for a picture alone")
     parser.add_argument("--quick", action="store_true")
     wanted = parser.parse_args()
+    wanted.out.mkdir(parents=True, exist_ok=True)
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None or importlib.util.find_spec("playwright") is None:
         print("needs a Chromium on the PATH, and: pip install playwright")
