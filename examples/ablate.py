@@ -4,7 +4,7 @@
         [--scenes-folder FOLDER] [--quick]
 
 Takes the weights of the package, leaves one idea out (its parameters too), and prints RMSE as a share of bicubic's on
-validation scenes, before and after training on made-up scenes on the CPU. All rows see the same examples; the last one
+validation scenes, before and after training on made-up scenes. All rows see the same examples; the last one
 is the first again with other examples: a difference as small as that is none. Training
 rows from the start on so short a budget tells nothing: the picture is learnt late. Runs that are done are not trained
 again, so a stopped ablation goes on, and processes may share the rows.

@@ -3,7 +3,7 @@
     python examples/ablate_ctkt.py runs/ctkt-ablation [-o docs/ctkt.md] [--steps 1000] [--side 160]
         [--rows "DSRNet alone"] [--seeds 0,1,2] [--done] [--scenes-folder FOLDER] [--quick]
 
-Trains every row with every seed on made-up scenes on the CPU, alike but for the row's own change, and prints RMSE as
+Trains every row with every seed on made-up scenes, alike but for the row's own change, and prints RMSE as
 a share of bicubic's on validation scenes, mean ± standard deviation over the seeds: a difference smaller than that is
 none. A seed means the same first weights of DSRNet and the same examples in each row. Without interaction the two
 networks share nothing but the clipping of their gradients, so the first two rows show what chance does.

@@ -4,7 +4,7 @@
     python examples/ablate_naima.py runs/naima-ablation [-o docs/naima.md] [--tokens FILE]
         [--steps 600] [--rows "tokens" "no tokens"] [--seeds 0,1,2] [--done] [--scenes-folder FOLDER] [--quick]
 
-Trains every row with every seed on made-up scenes on the CPU, alike but for the row's own change, and prints RMSE as
+Trains every row with every seed on made-up scenes, alike but for the row's own change, and prints RMSE as
 a share of bicubic's on validation scenes, mean ± standard deviation over the seeds: a difference smaller than that is
 none. Without tokens, alpha stays 0: the same network, the same first weights and examples, but nothing is heard.
 Runs that are done are not trained again, so a stopped ablation goes on, and processes may share the rows.

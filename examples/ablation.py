@@ -29,9 +29,9 @@ def arguments(doc: str | None, folder: str, steps: int, rows: Iterable[str]) -> 
 
 
 def trained(recipe: str, words: Sequence[str], folder: Path, scenes_folder: Path | None) -> None:
-    """Train into ``folder`` on the CPU, on made-up scenes; nothing where that is done."""
+    """Train into ``folder`` on made-up scenes, on a GPU where there is one; nothing where that is done."""
     if not last_validation(folder):
-        train(changed(find(recipe), list(words)), folder, accelerator="cpu", source=Scenes(scenes_folder))
+        train(changed(find(recipe), list(words)), folder, source=Scenes(scenes_folder))
 
 
 def place(folder: Path, row: str, seed: int | str) -> Path:

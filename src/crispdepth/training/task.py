@@ -152,18 +152,19 @@ def begun(kind: type[Network], config: Any, start: str) -> Network:
     if not start:
         return kind(config)
     before: Any = load(start)
-    network = kind(config)
-    if isinstance(before, Ctkt) and isinstance(network, Crisp):
+    if isinstance(before, Ctkt) and issubclass(kind, Crisp):
         shape = (before.config.stages, before.config.blocks, before.config.width)
         if shape != (config.stages, config.blocks, config.width):
             raise InputError(f"the DSRNets of start={start} have another shape: {before.config}")
+        network = kind(config)
         network.x2, network.x4 = before.x2, before.x4
         return network.train()
     if not isinstance(before, kind):
         raise InputError(f"start={start} is a {type(before).__name__}, and {kind.__name__} is to be trained")
     if isinstance(before, Crisp) and replace(before.config, early=True) == config:
-        network.load_state_dict(before.state_dict(), strict=False)  # what is new begins as 0
-        return network.train()
+        grown = kind(config)
+        grown.load_state_dict(before.state_dict(), strict=False)  # what is new begins as 0
+        return grown.train()
     if before.config != config:
         raise InputError(f"{start} holds a network of another shape: {before.config}")
     return before.train()
