@@ -2,7 +2,7 @@
 
     python examples/draw_viewer.py [-o docs] [--quick]
 
-A result with its truth, the same in space, a file that is refused, and depth from a picture alone (where there are
+A file that is refused, a result, two points of it, the same in space, and depth from a picture alone (where there are
 weights: by default the catalog's, or --model). Needs Playwright and a Chromium on the PATH. --quick: a small scene.
 """
 
@@ -18,28 +18,33 @@ from typing import Any
 from PIL import Image
 
 from crispdepth.data.sample import write_sample
-from crispdepth.desk import defaults
+from crispdepth.models.catalog import CATALOG
 from crispdepth.viewer import serving
 
-VIEWPORT = {"width": 1280, "height": 860}
+VIEWPORT = {"width": 1280, "height": 960}
 WAIT_MS = 600_000
 
 
 def chosen(page: Any, **files: Path) -> None:
     """Files in their places."""
     for role, path in files.items():
-        page.set_input_files(f"#file-{role}", path)
-        page.wait_for_selector(f"#drop-{role}.full small:text-is('{path.name}')")
+        page.locator(f"#file-{role} input[type=file]").set_input_files(path)
+        page.wait_for_selector(f"#file-{role}:has-text('{path.stem}')")
 
 
-def sharpened(page: Any, left: str, right: str) -> None:
-    """A result on the page, with these pictures left and right of the line."""
-    page.click("#go")
-    page.wait_for_selector("#below:not([hidden])")
-    page.wait_for_selector("#go:enabled")
-    page.select_option("#left", left)
-    page.select_option("#right", right)
-    page.wait_for_load_state("networkidle")
+def picked(page: Any, field: str, option: str) -> None:
+    """An option of a list."""
+    page.click(f"{field} input")
+    page.click(f"{field} [role=option]:has-text('{option}')")
+
+
+def sharpened(page: Any) -> None:
+    """A result on the page."""
+    page.click("#go:enabled")
+    page.wait_for_selector("#cancel", state="visible")
+    page.wait_for_selector("#cancel", state="hidden")
+    page.wait_for_selector("#slider img")
+    page.wait_for_timeout(1000)
 
 
 def drawn(page: Any, out: Path, name: str) -> None:
@@ -52,25 +57,29 @@ def drawn(page: Any, out: Path, name: str) -> None:
 
 
 def depth_and_picture(page: Any, sample: Path, out: Path) -> None:
-    """The refusal first, while nothing else is there; then the result and its surface."""
-    chosen(page, low=sample / "low.png", rgb=sample / "rgb.png", truth=sample / "truth.png")
-    chosen(page, intrinsics=sample / "intrinsics.json")
-    page.click("#go")
-    page.wait_for_selector("#error:not([hidden])")
-    page.locator("#error").scroll_into_view_if_needed()
+    """The refusal first, while nothing else is there; then the result, two points of it, and its surface."""
+    chosen(page, low=sample / "low.png", rgb=sample / "rgb.png")
+    page.click("#others button")
+    chosen(page, truth=sample / "truth.png", intrinsics=sample / "intrinsics.json")
+    page.click("#others button")
+    page.click("#go:enabled")
+    page.wait_for_selector("[data-testid=toast-text]")
+    page.wait_for_timeout(500)
     drawn(page, out, "error")
-    page.select_option("#unit", "mm")
-    sharpened(page, "low", "depth")
+    page.click("[data-testid=toast-close]")
+    picked(page, "#unit", "mm: millimetres")
+    sharpened(page)
     page.evaluate("() => window.scrollTo(0, 0)")
-    box = page.locator("#compare").bounding_box()
-    for at in ((0.3, 0.6), (0.8, 0.4)):
-        page.mouse.click(box["x"] + at[0] * box["width"], box["y"] + at[1] * box["height"])
-        page.wait_for_timeout(500)
     drawn(page, out, "result")
-    page.evaluate("() => document.querySelector('#below').scrollIntoView()")
-    page.focus("#cloud")
-    for _ in range(4):
-        page.keyboard.press("ArrowRight")
+    page.click("[role=tab]:text-is('Measure')")
+    for across, down in ((0.3, 0.6), (0.8, 0.4)):
+        box = page.locator("#clickable img").bounding_box()
+        page.mouse.click(box["x"] + across * box["width"], box["y"] + down * box["height"])
+        page.wait_for_timeout(1000)
+    drawn(page, out, "measure")
+    page.click("[role=tab]:text-is('In space')")
+    page.wait_for_selector("#space canvas")
+    page.wait_for_timeout(4000)
     drawn(page, out, "space")
 
 
@@ -87,21 +96,23 @@ def main() -> None:
         return
     api = importlib.import_module("playwright.sync_api")
     own = [wanted.model] if wanted.model else []
-    with tempfile.TemporaryDirectory() as folder, serving(own=own) as server, api.sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as folder, serving(own=own) as url, api.sync_playwright() as playwright:
         sample = Path(folder)
         write_sample(sample, 8, 7, (96, 128) if wanted.quick else (480, 640))
         flags = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
         page = browser.new_page(viewport=VIEWPORT)
         page.set_default_timeout(WAIT_MS)
-        page.goto(server.url)
-        page.wait_for_selector("#model option", state="attached")
+        page.goto(url)
+        page.wait_for_selector("#go")
         depth_and_picture(page, sample, wanted.out)
-        if own or "rgb" in defaults():
+        if own or any(row.inputs == ("rgb",) and not row.hub for row in CATALOG.values()):
             page.reload()
-            page.wait_for_selector("#model option", state="attached")
+            page.wait_for_selector("#go")
             chosen(page, rgb=sample / "rgb.png")
-            sharpened(page, "rgb", "classes")
+            sharpened(page)
+            picked(page, "#right", "classes")
+            page.wait_for_timeout(1000)
             drawn(page, wanted.out, "alone")
         browser.close()
 

@@ -51,7 +51,7 @@ def test_wheel_and_source_archive_hold_weights_cards_types_and_licence(dist: Pat
         sources = [name.partition("/")[2] for name in archive.getnames()]
     listed = subprocess.run(["git", "ls-files", "-z", "src"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
     ours = {name.removeprefix("src/") for name in filter(None, listed.split("\0")) if (ROOT / name).is_file()}
-    assert {"crispdepth/py.typed", "crispdepth/weights/crisp.md", "crispdepth/page/app.js"} <= ours
+    assert {"crispdepth/py.typed", "crispdepth/weights/crisp.md"} <= ours
     assert ours == {name for name in names if name.startswith("crispdepth/")}
     assert ours <= {name.removeprefix("src/") for name in sources}
     assert all(f"{p.stem}.md" in str(names) for p in (ROOT / "src/crispdepth/weights").glob("*.safetensors"))

@@ -84,7 +84,8 @@ FLOORS = (
         "training.semi",
     ),
     ("training.run", "scale.session", "desk"),
-    ("scale.bulk", "scale.ray_job", "viewer"),
+    ("scale.bulk", "scale.ray_job", "page"),
+    ("viewer",),
     ("cli",),
 )
 PUBLIC_NAMES = 16

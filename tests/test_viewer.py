@@ -1,8 +1,7 @@
-"""The viewer: what its server answers, and the page in a real browser (Chromium through Playwright, no window)."""
+"""The viewer: its runs, its server, and the page in a real browser (Chromium through Playwright, no window)."""
 
 from __future__ import annotations
 
-import base64
 import importlib.util
 import json
 import os
@@ -15,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +23,43 @@ import pytest
 import torch
 from test_cli import crispdepth
 
-from crispdepth import desk
 from crispdepth.data.sample import write_sample
+from crispdepth.desk import Desk
 from crispdepth.engines import Machine
-from crispdepth.findings import DOWNLOADS, FIELDS, on_page
+from crispdepth.findings import (
+    DOWNLOADS,
+    FIELDS,
+    Cancelled,
+    Run,
+    compared,
+    download,
+    histogram,
+    legend,
+    marked,
+    measure,
+    offered,
+    on_page,
+    pixel,
+    said,
+    surface,
+    work_of,
+)
 from crispdepth.formats.png_tiff import png_bytes
 from crispdepth.io import read_depth, read_label, read_rgb, write_depth, write_rgb
 from crispdepth.models.crisp import TINY_CONFIG, Crisp
 from crispdepth.models.symbiotic import Symbiotic, SymbioticConfig
+from crispdepth.picture import class_colours
 from crispdepth.roles import told_apart
 from crispdepth.types import InputError
-from crispdepth.viewer import PAGE, Server, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 INTRINSICS = "110.5,120.25,70,40"  # not what a field of view would give
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serving() as running:
-        yield running
+def desk() -> Iterator[Desk]:
+    with closing(Desk()) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -55,49 +72,18 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# ------------------------------------------------------------------------------- the server
+# ------------------------------------------------------------------------------- runs
 
 
-def ask(server: Server, path: str, data: Any = None, **headers: str) -> Any:
-    """JSON (or bytes, for a file) of one request; PUT for bytes, POST for anything else, GET without data."""
-    method = "GET" if data is None else "PUT" if isinstance(data, bytes) else "POST"
-    body = data if isinstance(data, bytes) or data is None else json.dumps(data).encode()
-    request = urllib.request.Request(server.url + path, body, headers, method=method)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        read = answer.read()
-        return json.loads(read) if answer.headers["Content-Type"] == "application/json" else read
-
-
-def refusal(server: Server, path: str, data: Any = None, **headers: str) -> str:
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        ask(server, path, data, **headers)
-    with caught.value as answer:
-        assert answer.code == 400
-        return json.loads(answer.read())["error"]
-
-
-def hand_in(server: Server, sample: Path, **names: str) -> dict[str, str]:
-    return {
-        role: ask(server, f"api/files?name={name}", (sample / name).read_bytes())["token"]
-        for role, name in names.items()
-    }
-
-
-def finished(server: Server, token: str) -> dict[str, Any]:
-    for _ in range(600):
-        told = ask(server, f"api/runs/{token}")
-        if told["state"] in ("done", "failed", "cancelled"):
-            return told
-        time.sleep(0.05)
-    raise AssertionError("the run does not end")
-
-
-def ready(server: Server, **asked: Any) -> tuple[str, dict[str, Any]]:
+def ready(desk: Desk, model: str, files: dict[str, Path], **wishes: Any) -> Run:
     """A run to its end, which must be a result."""
-    token = ask(server, "api/runs", asked)["run"]
-    told = finished(server, token)
-    assert told["state"] == "done", told
-    return token, told
+    run = desk.begin(model, files, wishes)
+    desk.carry_out(run)
+    return run
+
+
+def pair(sample: Path) -> dict[str, Path]:
+    return {"low": sample / "low.png", "rgb": sample / "rgb.png"}
 
 
 def predicted(sample: Path, folder: Path, name: str, *more: object) -> bytes:
@@ -115,46 +101,45 @@ def predicted(sample: Path, folder: Path, name: str, *more: object) -> bytes:
     return (folder / name).read_bytes()
 
 
-def test_every_download_is_the_commands_file_byte_for_byte(server: Server, sample: Path, tmp_path: Path) -> None:
-    files = hand_in(server, sample, low="low.png", rgb="rgb.png")
-    asked = {"model": "fgs", "unit": "mm", "files": files, "intrinsics": INTRINSICS}
-    token = ask(server, "api/runs", asked)["run"]
-    told = finished(server, token)
-    assert told["state"] == "done", told
-    assert any("holes" in line for line in told["lines"])
-    assert set(DOWNLOADS) - set(told["downloads"]) == {"error.exr", "classes.png"}  # fgs has neither
-    for name in told["downloads"]:
-        ours = ask(server, f"api/runs/{token}/files/{name}")
-        assert ours == predicted(sample, tmp_path, name, "--model", "fgs"), name
-    kitti = ask(server, f"api/runs/{token}/files/sharp.png?out_unit=kitti")
+def test_every_download_is_the_commands_file_byte_for_byte(desk: Desk, sample: Path, tmp_path: Path) -> None:
+    run = ready(desk, "fgs", pair(sample), unit="mm", intrinsics=INTRINSICS)
+    assert any("holes" in line for line in run.lines)
+    assert set(DOWNLOADS) - set(offered(run)) == {"error.exr", "classes.png"}  # fgs has neither
+    for name in offered(run):
+        assert download(run, name).read_bytes() == predicted(sample, tmp_path, name, "--model", "fgs"), name
+    kitti = download(run, "sharp.png", "kitti").read_bytes()
     assert kitti == predicted(sample, tmp_path, "sharp.png", "--model", "fgs", "--out-unit", "kitti")
-    refused = refusal(server, f"api/runs/{token}/files/error.exr")
+    with pytest.raises(InputError) as caught:
+        download(run, "error.exr")
+    refused = desk.told(caught.value, run)
     assert refused.startswith("error.exr: ")  # and no path of the server
     assert "“Model” crisp" in refused
-    assert told["model"] == "fgs"
+    with pytest.raises(InputError, match="no result yet"):
+        work_of(desk.begin("fgs", pair(sample), {}))
 
 
-def test_depth_alone_is_enlarged_and_a_hole_that_is_left_has_no_depth(server: Server, sample: Path) -> None:
-    files = hand_in(server, sample, low="low.png")
-    wanted = {"model": "bicubic", "unit": "mm", "files": files, "scale": "2", "keep_holes": True}
-    token = ask(server, "api/runs", wanted)["run"]
-    told = finished(server, token)
-    assert (told["width"], told["height"], told["views"]) == (64, 48, ["depth", "low"])
-    hole = ask(server, f"api/runs/{token}/point?at=25,21")["points"][0]
-    assert (hole["depth"], hole["xyz"]) == (None, None)
-    assert "needs the colour picture" in refusal(server, "api/runs", wanted | {"model": "crisp"})
+def test_depth_alone_is_enlarged_and_a_hole_that_is_left_has_no_depth(desk: Desk, sample: Path) -> None:
+    low = {"low": sample / "low.png"}
+    run = ready(desk, "bicubic", low, unit="mm", scale="2", keep_holes=True)
+    assert list(run.views) == ["depth as it came", "bicubic"]
+    assert work_of(run).result.depth.shape == (48, 64)
+    hole = measure(run, [(25, 21)])
+    assert (hole["points"][0]["depth"], hole["points"][0]["xyz"]) == (None, None)
+    assert said(hole) == "(25, 21): a hole"
+    assert "no distance" in said(measure(run, [(25, 21), (1, 1)]))
+    assert desk.begin("crisp", low, {}).model == "ctkt"  # the page had not yet told that crisp needs a picture
 
 
-def test_what_is_no_metre_has_no_space(server: Server, sample: Path) -> None:
-    files = hand_in(server, sample, low="low.png")
-    token = ask(server, "api/runs", {"model": "bicubic", "unit": "relative", "files": files, "scale": "2"})["run"]
-    told = finished(server, token)
-    assert "relative" in told["surface"]
-    assert told["downloads"] == ["sharp.exr", "sharp.tif", "sharp.pfm", "sharp.npy", "sharp.npz", "view.png"]
-    assert ask(server, f"api/runs/{token}/point?at=1,1;5,5")["distance"] is None
+def test_what_is_no_metre_has_no_space(desk: Desk, sample: Path) -> None:
+    run = ready(desk, "bicubic", {"low": sample / "low.png"}, unit="relative", scale="2")
+    path, why = surface(run, "solid")
+    assert path is None
+    assert "relative" in why
+    assert offered(run) == ["sharp.exr", "sharp.tif", "sharp.pfm", "sharp.npy", "sharp.npz", "view.png"]
+    assert measure(run, [(1, 1), (5, 5)])["distance"] is None
 
 
-def test_lines_and_messages_name_fields_of_the_page(server: Server, sample: Path, tmp_path: Path) -> None:
+def test_lines_and_messages_name_fields_of_the_page(desk: Desk, sample: Path, tmp_path: Path) -> None:
     assert on_page("ask for less with --min-confidence (min_confidence=…)") == "ask for less with “Least confidence”"
     assert on_page("a--rgb.png: pass --size WxH or --scale S (size=(H, W)), or --rgb") == (
         "a--rgb.png: pass “Times as large as the depth”, or the picture"
@@ -162,54 +147,75 @@ def test_lines_and_messages_name_fields_of_the_page(server: Server, sample: Path
     low, rgb = read_depth(sample / "low.png", "mm"), np.zeros((12, 16, 3), np.uint8)
     write_rgb(tmp_path / "small.png", rgb)  # smaller than the depth
     (tmp_path / "conf.png").write_bytes(png_bytes((low.valid * 2).astype(np.uint8)))
-    files = hand_in(server, sample, low="low.png") | hand_in(server, tmp_path, rgb="small.png", confidence="conf.png")
-    token, told = ready(server, model="bicubic", unit="mm", files=files)
-    said = "\n".join([*told["lines"], told["camera"]])
-    assert "filled from around (“leave holes” leaves them)" in said
-    assert "below “Least confidence”: holes" in said
-    assert "“Times as large as the depth” 1 keeps its detail" in said
-    assert "stretched: “Intrinsics”" in said
-    assert "--" not in said
-    wrong = refusal(server, f"api/runs/{token}/camera", {"fov_deg": "500"})
-    assert wrong == "“field of view” 500 is out of range: 1 to 170 degrees"
+    files = {"low": sample / "low.png", "rgb": tmp_path / "small.png", "confidence": tmp_path / "conf.png"}
+    run = ready(desk, "bicubic", files, unit="mm")
+    text = "\n".join([*run.lines, surface(run, "solid")[1]])
+    assert "filled from around (“leave holes” leaves them)" in text
+    assert "below “Least confidence”: holes" in text
+    assert "“Times as large as the depth” 1 keeps its detail" in text
+    assert "stretched: “Intrinsics”" in text
+    assert "--" not in text
+    with pytest.raises(InputError, match="“field of view” 500 is out of range: 1 to 170 degrees"):
+        ready(desk, "bicubic", files, unit="mm", fov_deg="500")
 
 
-def test_depth_that_no_png_holds_is_shown_and_told_at_the_download(server: Server, tmp_path: Path) -> None:
+def test_depth_that_no_png_holds_is_shown_and_told_at_the_download(desk: Desk, tmp_path: Path) -> None:
     ramp = np.linspace(0.1, 0.9, 12 * 16, dtype=np.float32).reshape(12, 16)
     for name, unit, depth in (("far.npy", "m", 100 * ramp), ("shares.npy", "relative", ramp)):
         np.save(tmp_path / name, depth)
-        files = hand_in(server, tmp_path, low=name)
-        token, told = ready(server, model="bicubic", unit=unit, scale="2", files=files)
-        assert ("sharp.png" in told["downloads"]) == (unit == "m")
+        run = ready(desk, "bicubic", {"low": tmp_path / name}, unit=unit, scale="2")
+        assert ("sharp.png" in offered(run)) == (unit == "m")
         if unit == "m":
-            assert "“Unit of the 16-bit PNG” kitti" in refusal(server, f"api/runs/{token}/files/sharp.png")
-            ask(server, f"api/runs/{token}/files/sharp.png?out_unit=kitti")
+            with pytest.raises(InputError) as caught:
+                download(run, "sharp.png")
+            assert "“Unit of the 16-bit PNG” kitti" in desk.told(caught.value, run)
+            assert download(run, "sharp.png", "kitti").is_file()
 
 
 @pytest.mark.parametrize(
-    ("change", "cure"),
+    ("model", "wishes", "cure"),
     [
-        ({"model": "crips"}, "did you mean crisp"),
-        ({"files": {"low": "nothing", "rgb": "nothing"}}, "choose it again"),
-        ({"intrinsics": "/etc/camera.json"}, "not four numbers"),
-        ({"intrinsics": "1,2,3"}, "fx,fy,cx,cy"),
-        ({"scale": "wide"}, "no number"),
+        ("crips", {}, "did you mean crisp"),
+        ("fgs", {"intrinsics": "/etc/camera.json"}, "not four numbers"),
+        ("fgs", {"intrinsics": "1,2,3"}, "fx,fy,cx,cy"),
+        ("fgs", {"scale": "wide"}, "no number"),
     ],
 )
 def test_a_wish_that_cannot_be_is_refused_before_any_work(
-    server: Server, sample: Path, change: dict[str, Any], cure: str
+    desk: Desk, sample: Path, model: str, wishes: dict[str, Any], cure: str
 ) -> None:
-    files = hand_in(server, sample, low="low.png", rgb="rgb.png")
-    assert cure in refusal(server, "api/runs", {"model": "fgs", "unit": "mm", "files": files} | change)
+    with pytest.raises(InputError, match=re.escape(cure)):
+        desk.begin(model, pair(sample), {"unit": "mm", **wishes})
 
 
-def test_other_pages_and_names_are_refused(server: Server) -> None:
-    assert "only" in refusal(server, "api/about", Host="evil.example")
-    assert "another page" in refusal(server, "api/examples", {"name": "x"}, Origin="http://evil.example")
-    assert "no longer kept" in refusal(server, "api/runs/guessed")
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        ask(server, "..%2Fviewer.py")
-    caught.value.close()
+def test_pictures_are_of_one_size_and_a_click_finds_the_pixel_under_it(desk: Desk, sample: Path) -> None:
+    run = ready(desk, "fgs", pair(sample) | {"truth": sample / "truth.png"}, unit="mm")
+    assert list(run.views) == ["depth as it came", "colour picture", "fgs", "bicubic", "truth", "error"]
+    for name in run.views:
+        whole, plain = compared(run, name, "fgs", 1, []), marked(run, name, [])
+        assert whole[0].shape == whole[1].shape == plain.shape == (960, 1280, 3)
+        np.testing.assert_array_equal(whole[0], plain)
+    drawn = marked(run, "fgs", [(20, 70), (100, 30)])
+    changed = np.argwhere((drawn != marked(run, "fgs", [])).any(-1))
+    for column, row in ((20, 70), (100, 30)):  # ten times as large: the middle of the pixel is marked
+        assert (np.abs(changed - [10 * row + 5, 10 * column + 5]).max(1) < 12).any()
+        assert pixel(run, (10 * column + 5, 10 * row + 5)) == (column, row)
+    assert pixel(run, (1280, 960)) == (127, 95)
+    near, _ = compared(run, "fgs", "fgs", 4, [(127, 0)])  # the corner: 32x24 pixels of it
+    np.testing.assert_array_equal(near[20::40, 20::40], run.views["fgs"].image[:24, 96:])
+    assert legend(run, "fgs", "error").count("linear-gradient") == 2
+    assert legend(run, "fgs", "fgs").count("linear-gradient") == 1
+
+
+def test_the_histogram_counts_every_pixel(desk: Desk, sample: Path) -> None:
+    run = ready(desk, "fgs", pair(sample), unit="mm")
+    table = histogram(run)
+    share, of = np.array(table["share"]), np.array(table["of"])
+    for name in ("result", "what came in"):
+        assert abs(share[of == name].sum() - 100) < 1e-6
+    depth = work_of(run).result.depth
+    mean = (np.array(table["depth"]) * share)[of == "result"].sum() / 100
+    assert abs(mean - depth.mean()) < 0.02 * np.ptp(depth)
 
 
 def test_files_of_the_command_line_are_told_apart(sample: Path, tmp_path: Path) -> None:
@@ -239,36 +245,36 @@ def test_weights_of_ones_own_can_be_chosen(sample: Path, tmp_path: Path) -> None
     mine = tmp_path / "mine.safetensors"
     torch.manual_seed(0)
     Crisp(TINY_CONFIG).save(mine)
-    with serving(own=[str(mine)]) as server:
-        about = ask(server, "api/about")
-        assert about["own"] == [str(mine)]
-        assert about["models"][0] == {"name": str(mine), "task": "of your own", "inputs": ["low", "rgb"]}
-        files = hand_in(server, sample, low="low.png", rgb="rgb.png")
-        token = ask(server, "api/runs", {"model": str(mine), "unit": "mm", "files": files})["run"]
-        assert finished(server, token)["state"] == "done"
-        assert ask(server, f"api/runs/{token}/files/sharp.png") == predicted(
-            sample, tmp_path, "sharp.png", "--model", mine
-        )
+    with closing(Desk([str(mine)])) as desk:
+        names, usual = desk.choices(["low", "rgb"])
+        assert usual == str(mine)
+        assert {"crisp", "fgs", str(mine)} <= set(names)
+        assert desk.about(usual) == "of your own"
+        run = ready(desk, str(mine), pair(sample), unit="mm")
+        assert list(run.views)[2] == "mine.safetensors"
+        assert download(run, "sharp.png").read_bytes() == predicted(sample, tmp_path, "sharp.png", "--model", mine)
     done = crispdepth("view", "--no-browser", "--model", tmp_path / "none.safetensors")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "none.safetensors" in done.stderr
 
 
-def test_an_address_that_is_taken_is_one_line(server: Server) -> None:
-    done = crispdepth("view", "--no-browser", "--port", server.server_address[1])
-    assert done.returncode == 2
-    assert "--port" in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_only_models_that_can_work_with_the_files_are_offered(desk: Desk) -> None:
+    assert desk.choices([]) == ([], None)
+    for given, usual in ((["low"], "ctkt"), (["low", "rgb", "truth"], "crisp")):
+        names, found = desk.choices(given)
+        assert found == usual
+        assert all("low" in desk.models[name] for name in names)
+    assert "crisp" not in desk.choices(["low"])[0]
+    assert not {"crisp", "ctkt", "bicubic"} & set(desk.choices(["rgb"])[0])
 
 
 def test_a_machine_with_16_bits_gives_the_commands_file_too(
-    server: Server, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Machine, "here", classmethod(lambda cls: cls(bf16=True)))
-    files = hand_in(server, sample, low="low.png", rgb="rgb.png")
-    token, told = ready(server, model="crisp-tiny", unit="mm", files=files)
-    assert told["lines"][1].startswith("engine   torch, cpu, bf16")
-    ours = ask(server, f"api/runs/{token}/files/sharp.npy")
+    run = ready(desk, "crisp-tiny", pair(sample), unit="mm")
+    assert run.lines[1].startswith("engine   torch, cpu, bf16")
+    ours = download(run, "sharp.npy").read_bytes()
     assert ours == predicted(sample, tmp_path, "sharp.npy", "--model", "crisp-tiny")
     monkeypatch.undo()
     assert ours != predicted(sample, tmp_path, "sharp.npy", "--model", "crisp-tiny", "--precision", "float32")
@@ -285,140 +291,164 @@ def symbiotic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def own_server(symbiotic: Path) -> Iterator[Server]:
-    with serving(own=[str(symbiotic)]) as running:
-        yield running
-
-
-def check_guessed(server: Server, token: str, sample: Path, symbiotic: Path, folder: Path, *more: object) -> None:
-    """The downloads are what `crispdepth predict` makes of the picture alone."""
-    outputs = {"-o": "sharp.npy", "--points": "cloud.ply", "--classes": "classes.png", "--picture": "view.png"}
-    words = [word for option, name in outputs.items() for word in (option, folder / name)]
-    done = crispdepth("predict", "--model", symbiotic, "--rgb", sample / "rgb.png", *words, *more)
-    assert done.returncode == 0, done.stderr
-    for name in outputs.values():
-        assert ask(server, f"api/runs/{token}/files/{name}") == (folder / name).read_bytes(), (name, more)
-
-
 def test_a_picture_alone_gives_depth_and_classes_as_the_command_does(
-    own_server: Server, sample: Path, symbiotic: Path, tmp_path: Path
+    sample: Path, symbiotic: Path, tmp_path: Path
 ) -> None:
-    files = hand_in(own_server, sample, rgb="rgb.png")
-    token, told = ready(own_server, model=str(symbiotic), files=files)
-    assert (told["views"], told["alone"]) == (["depth", "rgb", "classes"], True)
-    assert set(DOWNLOADS) - set(told["downloads"]) == {"confidence.png", "error.exr"}
-    check_guessed(own_server, token, sample, symbiotic, tmp_path)
-    palette = {name: tuple(bytes.fromhex(colour[1:])) for name, colour in told["classes"]}
-    names = np.array(["floor", "wall", "thing"])[read_label(tmp_path / "classes.png")]
-    drawn = np.array([palette[str(name)] for name in names.ravel()], np.uint8).reshape(*names.shape, 3)
-    assert ask(own_server, f"api/runs/{token}/images/classes") == png_bytes(drawn)
-    assert any("(“focal length” says the true one)" in line for line in told["lines"])
-
-    both = files | hand_in(own_server, sample, low="low.png")
-    assert "take the depth away" in refusal(own_server, "api/runs", {"model": str(symbiotic), "files": both})
-    assert "needs the low-resolution depth" in refusal(own_server, "api/runs", {"model": "crisp", "files": files})
+    outputs = {"-o": "sharp.npy", "--points": "cloud.ply", "--classes": "classes.png", "--picture": "view.png"}
+    paths = [word for option, name in outputs.items() for word in (option, tmp_path / name)]
+    rgb, scales = {"rgb": sample / "rgb.png"}, set()
+    with closing(Desk([str(symbiotic)])) as desk:
+        for wishes, words in (
+            ({}, []),
+            ({"intrinsics": INTRINSICS}, ["--intrinsics", INTRINSICS]),
+            ({"focal_px": "99"}, ["--focal", "99"]),
+        ):
+            run = ready(desk, str(symbiotic), rgb, **wishes)
+            done = crispdepth("predict", "--model", symbiotic, "--rgb", rgb["rgb"], *paths, *words)
+            assert done.returncode == 0, done.stderr
+            for name in outputs.values():
+                assert download(run, name).read_bytes() == (tmp_path / name).read_bytes(), (name, words)
+            scales.add(download(run, "sharp.npy").read_bytes())
+            assert list(run.views) == ["colour picture", symbiotic.name, "classes"]
+            assert set(DOWNLOADS) - set(offered(run)) == {"confidence.png", "error.exr"}
+        assert len(scales) == 3  # how far all is depends on the camera
+        drawn = class_colours(3)[read_label(tmp_path / "classes.png")]
+        np.testing.assert_array_equal(run.views["classes"].image, drawn)
+        assert "floor" in legend(run, "classes", "classes") or "wall" in legend(run, "classes", "classes")
+        assert any("(“focal length” says the true one)" in line for line in ready(desk, str(symbiotic), rgb).lines)
+        with pytest.raises(InputError, match="out of range"):
+            ready(desk, str(symbiotic), rgb, focal_px="-3")
+        with pytest.raises(InputError, match="nothing to start from"):
+            desk.begin("crisp", {"truth": sample / "truth.png"}, {})
 
 
 def test_a_picture_alone_is_guessed_by_a_network_that_has_seen_no_photo(
-    server: Server, sample: Path, tmp_path: Path
+    desk: Desk, sample: Path, tmp_path: Path
 ) -> None:
-    files = hand_in(server, sample, rgb="rgb.png")
-    _, told = ready(server, model="symbiotic-small", files=files)
+    run = ready(desk, "symbiotic-small", {"rgb": sample / "rgb.png"})
     done = crispdepth("predict", "--rgb", sample / "rgb.png", "-o", tmp_path / "o.png")
-    assert "no photo" in told["lines"][2]
-    assert told["lines"][:4] == done.stdout.splitlines()[:4]
+    assert "no photo" in run.lines[2]
+    assert run.lines[:4] == done.stdout.splitlines()[:4]
 
 
-def test_the_camera_of_a_picture_alone_sets_its_scale_as_the_command_does(
-    own_server: Server, sample: Path, symbiotic: Path, tmp_path: Path
-) -> None:
-    token, _ = ready(own_server, model=str(symbiotic), files=hand_in(own_server, sample, rgb="rgb.png"))
-    plain = ask(own_server, f"api/runs/{token}/files/cloud.ply")
-    assert "20°" in ask(own_server, f"api/runs/{token}/camera", {"fov_deg": "20"})["camera"]  # no scale in it
-    for asked, words in (
-        ({"intrinsics": INTRINSICS}, ["--intrinsics", INTRINSICS]),
-        ({"focal": "99"}, ["--focal", "99"]),
-        ({"fov_deg": "60"}, []),
-    ):
-        token = ask(own_server, f"api/runs/{token}/camera", asked)["run"]
-        assert finished(own_server, token)["state"] == "done"
-        check_guessed(own_server, token, sample, symbiotic, tmp_path, *words)
-    assert ask(own_server, f"api/runs/{token}/files/cloud.ply") == plain
-    assert "out of range" in refusal(own_server, f"api/runs/{token}/camera", {"focal": "-3"})
+def test_a_run_that_nobody_waits_for_ends_before_the_next_layer(desk: Desk, sample: Path) -> None:
+    heard: list[tuple[float, str]] = []
+    run = desk.begin("crisp-tiny", pair(sample), {"unit": "mm"})
 
+    def tell(share: float, stage: str) -> None:
+        heard.append((share, stage))
+        run.stopped = len(heard) == 6
 
-def test_a_run_that_waits_is_cancelled_at_once_and_never_begun(server: Server, sample: Path, tmp_path: Path) -> None:
-    write_rgb(tmp_path / "rgb.png", np.zeros((960, 1280, 3), np.uint8))
-    files = hand_in(server, sample, low="low.png") | hand_in(server, tmp_path, rgb="rgb.png")
-    asked = {"model": "crisp", "unit": "mm", "files": files}
-    long, short = (ask(server, "api/runs", asked)["run"] for _ in range(2))
-    ask(server, f"api/runs/{short}/cancel", {})
-    told = ask(server, f"api/runs/{short}")
-    assert (told["state"], told["error"]) == ("cancelled", "cancelled")
-    assert ask(server, f"api/runs/{long}")["state"] in ("waiting", "running")
-    ask(server, f"api/runs/{long}/cancel", {})
-    assert finished(server, long)["state"] == "cancelled"
-    assert server.desk.run(short).stage == "waiting for other runs"
+    run.tell = tell
+    with pytest.raises(Cancelled):
+        desk.carry_out(run)
+    assert [stage for _, stage in heard][:4] == [
+        "reading the files",
+        "loading the model",
+        "sharpening",
+        "sharpening, step 1",
+    ]
+    assert len(heard) == 6
+    assert [share for share, _ in heard] == sorted(share for share, _ in heard)
+    assert not desk.runs
 
 
 def test_files_are_read_before_a_model_is_loaded(sample: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.safetensors"
     Crisp(TINY_CONFIG).save(mine)
-    with serving(own=[str(mine)]) as server:
+    with closing(Desk([str(mine)])) as desk:
         mine.unlink()
-        files = hand_in(server, sample, low="low.png", rgb="rgb.png")
-        token = ask(server, "api/runs", {"model": str(mine), "files": files})["run"]
-        assert "add “Unit of the depth file” with one of" in finished(server, token)["error"]
+        with pytest.raises(InputError, match="add “Unit of the depth file” with one of"):
+            ready(desk, str(mine), pair(sample))
 
 
-def test_files_are_lent_once_and_those_of_a_run_stay(
-    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(desk, "FILES_KEPT", 2)
-    with serving([sample / "low.png", sample / "rgb.png"]) as server:
-        given = ask(server, "api/about")["given"]
-        assert ask(server, "api/about")["given"] == given
-        files = {"low": given["low"]["token"]} | hand_in(server, sample, rgb="rgb.png")
-        token = ask(server, "api/runs", {"model": "bicubic", "unit": "mm", "scale": "2", "files": files})["run"]
-        loose = [hand_in(server, sample, rgb="rgb.png")["rgb"] for _ in range(4)]
-        assert finished(server, token)["state"] == "done"
-        assert set(server.desk.files) == {each["token"] for each in given.values()} | {files["rgb"], *loose[2:]}
-        assert "choose it again" in refusal(server, "api/roles", {"tokens": loose[:1]})
+def test_an_error_names_files_as_they_were_called(desk: Desk, sample: Path) -> None:
+    folder = desk.folder / "0123abcdef"  # where Gradio keeps what is handed in
+    folder.mkdir()
+    (folder / "half.png").write_bytes((sample / "low.png").read_bytes()[:300])
+    with pytest.raises(InputError) as caught:
+        ready(desk, "bicubic", {"low": folder / "half.png"}, unit="mm", scale="2")
+    assert str(caught.value).startswith("half.png: ")
+    (folder / "camera.json").write_text("{}")
+    with pytest.raises(InputError) as caught:
+        told_apart([folder / "camera.json"])
+    assert desk.told(caught.value).startswith("camera.json: ")
 
 
-def test_files_dropped_together_are_told_apart(server: Server, sample: Path, tmp_path: Path) -> None:
-    names = {"low.png", "rgb.png", "truth.png"}
-    tokens = [hand_in(server, sample, any=name)["any"] for name in names]
-    found = ask(server, "api/roles", {"tokens": tokens})
-    assert {(role, file["name"]) for role, file in found.items()} == {(name[:-4], name) for name in names}
-    write_rgb(tmp_path / "ir.png", np.full((96, 128, 3), 7, np.uint8))
-    one = hand_in(server, tmp_path, any="ir.png")["any"]
-    assert list(ask(server, "api/roles", {"tokens": [one], "low": False})) == ["low"]
-    assert list(ask(server, "api/roles", {"tokens": [one], "low": True})) == ["rgb"]
-    told = refusal(server, "api/roles", {"tokens": [one, *tokens]})
-    assert told == "ir.png: there is one rgb already (rgb.png): give one of them"
+# ------------------------------------------------------------------------------- the server
 
 
-def test_sigterm_leaves_no_files_behind(tmp_path: Path) -> None:
-    code = "import sys; from crispdepth.cli import main; sys.argv[1:] = 'view --no-browser --port 0'.split(); main()"
-    there = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=there) as process:
-        assert process.stdout is not None
-        assert "the viewer is at" in process.stdout.readline()
+@contextmanager
+def serving(*words: object, **there: str) -> Iterator[str]:
+    """The address of a `crispdepth view` that runs until the block ends."""
+    code = "import sys; from crispdepth.cli import main; main()"
+    typed = [sys.executable, "-c", code, "view", "--no-browser", "--port", "0", *map(str, words)]
+    around = {**os.environ, "PYTHONUNBUFFERED": "1", **there}
+    with subprocess.Popen(typed, stdout=subprocess.PIPE, text=True, env=around) as process:
+        try:
+            assert process.stdout is not None
+            told = re.search(r"http://\S+", process.stdout.readline())
+            assert told is not None
+            yield told[0]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serving() as address:
+        yield address
+
+
+def ask(url: str, **headers: str) -> tuple[int, str]:
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, str(answer.headers["Content-Security-Policy"])
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, ""
+
+
+def test_only_this_machine_is_served_and_no_file_that_was_not_handed_in(url: str, sample: Path) -> None:
+    status, policy = ask(url)
+    assert status == 200
+    assert "default-src 'self'" in policy
+    assert ask(url, Host="evil.example")[0] == 400
+    for path in (sample / "low.png", Path("/etc/passwd")):
+        assert ask(f"{url}gradio_api/file={path}")[0] in (403, 404)
+
+
+def test_an_address_that_is_taken_is_one_line(url: str) -> None:
+    done = crispdepth("view", "--no-browser", "--port", url.rsplit(":")[-1].strip("/"))
+    assert done.returncode == 2
+    assert "--port" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_gradio_the_pip_line_is_told() -> None:
+    code = "import sys; sys.modules['gradio'] = None; from crispdepth.cli import main; sys.argv[1:] = ['view']; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "pip install 'crispdepth[view]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_sigterm_leaves_no_files_behind(sample: Path, tmp_path: Path) -> None:
+    with serving(sample / "low.png", TMPDIR=str(tmp_path)):
         assert len(list(tmp_path.glob("crispdepth-view-*"))) == 1
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 # ------------------------------------------------------------------------------- the page
 
 
-def test_a_field_that_a_message_names_is_on_the_page() -> None:
-    page = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("index.html", "app.js"))
+def test_a_field_that_a_message_names_is_on_the_page(url: str) -> None:
+    with urllib.request.urlopen(f"{url}config", timeout=60) as answer:
+        words = answer.read().decode()
     for name in re.findall("“([^”]+)”", " ".join(FIELDS.values())):
-        assert name in page, name
+        assert name in words, name
 
 
 def no_browser(reason: str) -> None:
@@ -452,23 +482,20 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def new_page(browser: Any, server: Server) -> Iterator[Callable[[], Any]]:
+def new_page(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
     """A page of a new user each time; whatever it asks of another machine, or complains of, fails the test."""
     contexts: list[Any] = []
     wrong: list[str] = []
 
-    def check(request: Any) -> None:
-        if not request.url.startswith((server.url, "blob:", "data:")):
-            wrong.append(request.url)
-
-    def make() -> Any:
+    def make(address: str = url) -> Any:
         context = browser.new_context(viewport={"width": 1300, "height": 1000}, accept_downloads=True)
         contexts.append(context)
         page = context.new_page()
-        page.on("request", check)
+        inside = (address, f"blob:{address}", "data:")
+        page.on("request", lambda request: None if request.url.startswith(inside) else wrong.append(request.url))
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto(server.url)
-        page.wait_for_selector("#model option", state="attached")
+        page.goto(address)
+        page.wait_for_selector("#go")
         return page
 
     yield make
@@ -478,7 +505,6 @@ def new_page(browser: Any, server: Server) -> Iterator[Callable[[], Any]]:
 
 
 def until(true: Callable[[], bool]) -> None:
-    """Wait for it in Python: the page's own policy forbids strings that become code."""
     for _ in range(300):
         if true():
             return
@@ -486,16 +512,47 @@ def until(true: Callable[[], bool]) -> None:
     raise AssertionError("it does not happen within 15 seconds")
 
 
+def reads(page: Any, box: str, words: str) -> None:
+    """Wait until a box of text holds ``words``."""
+    until(lambda: words in page.input_value(f"{box} textarea"))
+
+
 def choose(page: Any, **files: Path) -> None:
     for role, path in files.items():
-        page.set_input_files(f"#file-{role}", path)
-        page.wait_for_selector(f"#drop-{role}.full small:text-is('{path.name}')")
+        if role not in ("low", "rgb") and not page.is_visible(f"#file-{role}"):
+            page.click("#others button")
+        box = page.locator(f"#file-{role}")
+        if box.locator("button[aria-label='Clear']").count():
+            box.locator("button[aria-label='Clear']").click()
+        box.locator("input[type=file]").set_input_files(path)
+        page.wait_for_selector(f"#file-{role}:has-text('{path.stem}')")
+
+
+def pick(page: Any, field: str, option: str) -> None:
+    page.click(f"{field} input")
+    page.click(f"{field} [role=option][aria-label='{option}']")
+
+
+MM = "mm: millimetres: phones, Kinect, ROS 16UC1"
 
 
 def sharpen(page: Any) -> None:
-    page.click("#go")
-    page.wait_for_selector("#below:not([hidden])")
-    page.wait_for_selector("#go:enabled")
+    page.click("#go:enabled")
+    page.wait_for_selector("#cancel", state="visible")
+    page.wait_for_selector("#cancel", state="hidden")
+    assert page.locator("[data-testid=toast-body]").count() == 0, page.text_content("[data-testid=toast-body]")
+
+
+def complaint(page: Any) -> str:
+    """The message on the page, which is then closed."""
+    text = page.text_content("[data-testid=toast-text]").strip()
+    page.click("[data-testid=toast-close]")
+    page.wait_for_selector("[data-testid=toast-body]", state="detached")
+    return text
+
+
+def tab(page: Any, name: str) -> None:
+    page.click(f"[role=tab]:text-is('{name}')")
 
 
 def shade(page: Any, selector: str) -> np.ndarray:
@@ -504,139 +561,142 @@ def shade(page: Any, selector: str) -> np.ndarray:
 
     from PIL import Image
 
-    return np.asarray(Image.open(BytesIO(page.locator(selector).screenshot())).convert("RGB"), dtype=np.int32)
+    return np.asarray(Image.open(BytesIO(page.locator(selector).first.screenshot())).convert("RGB"), dtype=np.int32)
 
 
 def save(page: Any, name: str) -> bytes:
+    tab(page, "Download")
+    for kind in page.locator("#kinds input:checked").all():
+        kind.uncheck()
+    page.locator("#kinds label", has_text=f"{name}:").locator("input").check()
+    page.click("#make")
+    stem, ending = name.rsplit(".")
+    row = page.locator("#made tr.file", has_text=stem).filter(has_text=f".{ending}")
     with page.expect_download() as waiting:
-        page.click(f"#downloads a:text-is('{name}')")
+        row.locator("a").click()
     return Path(waiting.value.path()).read_bytes()
 
 
 def test_from_files_to_slider_space_distance_and_download(
-    new_page: Callable[[], Any], sample: Path, tmp_path: Path
+    new_page: Callable[..., Any], sample: Path, tmp_path: Path
 ) -> None:
     page = new_page()
     assert page.is_disabled("#go")
     choose(page, low=sample / "low.png", rgb=sample / "rgb.png", truth=sample / "truth.png")
-    page.select_option("#unit", "mm")
-    assert page.input_value("#model") == "crisp"
+    pick(page, "#unit", MM)
+    assert page.input_value("#model input") == "crisp"
+    page.click("#camera button")
+    page.get_by_label("or fx,fy,cx,cy in pixels of the picture").fill(INTRINSICS)
     sharpen(page)
-    page.fill("#intrinsics", INTRINSICS)
-    page.click("#set-camera")
-    page.wait_for_selector("#space-note:text-is('with the intrinsics given')")
-    page.evaluate("() => window.scrollTo(0, 0)")
-    assert "RMSE against the truth" in page.text_content("#lines")
+    assert "RMSE against the truth" in page.input_value("#lines textarea")
+    assert (page.input_value("#left input"), page.input_value("#right input")) == ("depth as it came", "crisp")
 
-    # The slider: at the far right the low map covers all, at the far left nothing.
-    until(lambda: page.evaluate("() => [...document.querySelectorAll('#compare > img')].every((i) => i.naturalWidth)"))
+    # The slider: far to the right the low map covers all, far to the left nothing.
+    page.wait_for_selector("#slider img")
     seen = []
     for share in (0.98, 0.02):
-        box = page.locator("#compare").bounding_box()
-        handle = page.locator("#handle").bounding_box()
-        page.mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + 20)
+        box = page.locator("#slider .slider-wrap").bounding_box()
+        handle = page.locator("#slider [role=slider], #slider .inner").first.bounding_box()
+        page.mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2)
         page.mouse.down()
-        page.mouse.move(box["x"] + share * box["width"], box["y"] + 20, steps=3)
+        page.mouse.move(box["x"] + share * box["width"], handle["y"], steps=4)
         page.mouse.up()
-        seen.append(shade(page, "#compare")[60:-60, 60:-60])
-    assert int(page.get_attribute("#handle", "aria-valuenow")) == 2
+        seen.append(shade(page, "#slider")[60:-60, 60:-60])
     coarse = [float((np.abs(np.diff(x, axis=1)).sum(-1) > 0).mean()) for x in seen]
     assert coarse[0] < coarse[1]  # the low map is made of squares
-    assert (seen[0] != seen[1]).any()
+    before = page.text_content("#legend")
+    pick(page, "#right", "error")
+    until(lambda: "error" in page.text_content("#legend") and page.text_content("#legend") != before)
+    pick(page, "#right", "crisp")
 
     # Two clicks: the distance that geometry says, from the file that was downloaded.
-    saved = tmp_path / "got.npy"
-    saved.write_bytes(save(page, "sharp.npy"))
-    depth = np.load(saved)
+    (tmp_path / "got.npy").write_bytes(save(page, "sharp.npy"))
+    depth = np.load(tmp_path / "got.npy")
     fx, fy, cx, cy = (float(v) for v in INTRINSICS.split(","))
+    tab(page, "Measure")
     places = []
-    page.evaluate("() => window.scrollTo(0, 0)")
-    box = page.locator("#compare").bounding_box()
     for u, v in ((20, 70), (100, 30)):
+        box = page.locator("#clickable img").bounding_box()
         page.mouse.click(box["x"] + (u + 0.5) / 128 * box["width"], box["y"] + (v + 0.5) / 96 * box["height"])
-        page.wait_for_selector(f"#measured:has-text('({u}, {v})')")
+        reads(page, "#measured", f"({u}, {v})")
         places.append(np.array([(u - cx) / fx, (v - cy) / fy, 1]) * depth[v, u])
-    said = page.text_content("#measured")
-    assert f"distance {np.linalg.norm(places[1] - places[0]):.3f} m" in said
-    assert f"depth {depth[70, 20]:.3f} m" in said
+    told = page.input_value("#measured textarea")
+    assert f"distance {np.linalg.norm(places[1] - places[0]):.3f} m" in told
+    assert f"depth {depth[70, 20]:.3f} m" in told
 
-    # In space: something is there, and it turns.
-    first = shade(page, "#cloud")
-    background = np.array([16, 17, 20])
-    assert 0.2 < (np.abs(first - background).sum(-1) > 30).mean() < 0.98
-    page.focus("#cloud")
-    page.keyboard.press("ArrowRight")
-    assert (shade(page, "#cloud") != first).any()
-    page.check("input[value=points]")
-    assert (np.abs(shade(page, "#cloud") - background).sum(-1) > 30).mean() > 0.05
-    page.fill("#fov", "20")
-    page.fill("#intrinsics", "")
-    page.click("#set-camera")
-    page.wait_for_selector("#space-note:has-text('20°')")
-    until(lambda: page.text_content("#measured") != said)
-    assert f"distance {np.linalg.norm(places[1] - places[0]):.3f} m" not in page.text_content("#measured")
+    # In space: something is there, it turns, and its points can be seen alone.
+    tab(page, "In space")
+    page.wait_for_selector("#space canvas")
+    background = np.array([15, 18, 20])
 
-    assert page.locator("#histogram polygon").count() == 1
+    def filled() -> float:
+        return float((np.abs(shade(page, "#space canvas")[60:] - background).sum(-1) > 30).mean())
+
+    until(lambda: filled() > 0.05)
+    page.wait_for_selector("#note:has-text('with the intrinsics given')")
+    first = shade(page, "#space canvas")
+    box = page.locator("#space canvas").bounding_box()
+    page.mouse.move(box["x"] + 300, box["y"] + 300)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 400, box["y"] + 300, steps=5)
+    page.mouse.up()
+    until(lambda: bool((shade(page, "#space canvas") != first).any()))
+    solid = filled()
+    page.get_by_label("points", exact=True).check()
+    until(lambda: 0 < filled() < 0.9 * solid)
+
+    tab(page, "Histogram")
+    page.wait_for_selector("#plot canvas, #plot svg.marks")
     for name in ("sharp.png", "sharp.exr", "error.exr"):
         assert save(page, name) == predicted(sample, tmp_path, name), name
 
 
 def test_a_bad_file_is_told_as_the_command_tells_it(
-    new_page: Callable[[], Any], sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_page: Callable[..., Any], sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "half.png").write_bytes((sample / "low.png").read_bytes()[:300])
     (tmp_path / "text.png").write_text("this is no picture")
+    (tmp_path / "<b>odd.png").write_text("this is no picture")
     shutil.copy(sample / "low.png", "low.png")
     shutil.copy(sample / "rgb.png", "rgb.png")
     page = new_page()
     choose(page, rgb=tmp_path / "rgb.png")
-    for name, unit in (("half.png", "mm"), ("text.png", "mm"), ("low.png", "")):
+    for name in ("low.png", "half.png", "text.png"):
         choose(page, low=tmp_path / name)
-        page.select_option("#unit", unit)
-        page.click("#go")
-        page.wait_for_selector("#error:not([hidden])")
-        words = ["--low", name, "--rgb", "rgb.png", "-o", "o.png", *(["--unit", unit] if unit else [])]
-        told = crispdepth("predict", *words).stderr.strip()
-        assert f"error: {page.text_content('#error')}" == on_page(told)
-        page.wait_for_selector("#go:enabled")
-    page.select_option("#unit", "mm")
+        page.click("#go:enabled")
+        unit = ["--unit", "mm"] if name != "low.png" else []
+        told = crispdepth("predict", "--low", name, "--rgb", "rgb.png", "-o", "o.png", *unit).stderr.strip()
+        assert f"error: {complaint(page)}" == on_page(told)
+        if name == "low.png":
+            pick(page, "#unit", MM)
+    choose(page, low=sample / "low.png")
     sharpen(page)  # the page is not stuck
-    assert page.is_hidden("#error")
 
 
 def test_a_confidence_that_does_not_tell_its_scale_is_given_one(
-    new_page: Callable[[], Any], sample: Path, tmp_path: Path
+    new_page: Callable[..., Any], sample: Path, tmp_path: Path
 ) -> None:
     sure = np.full(read_depth(sample / "low.png", "mm").depth.shape, 100, np.uint8)
     sure[:, :16] = 30  # below half
     (tmp_path / "conf100.png").write_bytes(png_bytes(sure))
     page = new_page()
     choose(page, low=sample / "low.png", rgb=sample / "rgb.png", confidence=tmp_path / "conf100.png")
-    page.select_option("#unit", "mm")
-    page.select_option("#model", "bicubic")
-    page.click("#go")
-    page.wait_for_selector("#error:not([hidden])")
-    told = "conf100.png: confidence ends at 100: add “Full confidence” 100 or 255"
-    assert page.text_content("#error") == told
-    page.click("#more summary")
+    pick(page, "#unit", MM)
+    pick(page, "#model", "bicubic")
+    page.click("#go:enabled")
+    assert complaint(page) == "conf100.png: confidence ends at 100: add “Full confidence” 100 or 255"
+    page.click("#more button")
+    page.get_by_label("Least confidence").fill("half")
+    page.click("#go:enabled")
+    assert complaint(page) == "min confidence 'half' is no number"
+    page.get_by_label("Least confidence").fill("")
     page.get_by_label("Full confidence").fill("100")
     sharpen(page)
-    assert "trusted  conf100.png, 0..100" in page.text_content("#lines")
+    assert "trusted  conf100.png, 0..100" in page.input_value("#lines textarea")
 
 
-def test_the_hints_of_the_file_boxes_are_read_whole(new_page: Callable[[], Any], sample: Path, tmp_path: Path) -> None:
-    page = new_page()
-    page.set_viewport_size({"width": 1400, "height": 1000})
-    long = tmp_path / f"{'long' * 15}.png"
-    shutil.copy(sample / "low.png", long)
-    choose(page, low=long)
-    for hint in page.locator(".drop small").all():
-        assert hint.evaluate("(box) => box.scrollWidth <= box.clientWidth"), hint.text_content()
-        assert hint.bounding_box()["width"] < 300  # the column is no wider for it
-
-
-def test_two_users_at_once_each_get_their_own(new_page: Callable[[], Any], sample: Path, tmp_path: Path) -> None:
+def test_two_users_at_once_each_get_their_own(new_page: Callable[..., Any], sample: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     low = read_depth(sample / "low.png", "mm")
@@ -645,86 +705,77 @@ def test_two_users_at_once_each_get_their_own(new_page: Callable[[], Any], sampl
     pages = [(new_page(), sample), (new_page(), other)]
     for page, folder in pages:
         choose(page, low=folder / "low.png", rgb=folder / "rgb.png")
-        page.select_option("#unit", "mm")
+        pick(page, "#unit", MM)
     for page, _ in pages:
-        page.click("#go")
+        page.click("#go:enabled")
     got = []
     for page, folder in pages:
-        page.wait_for_selector("#below:not([hidden])")
+        page.wait_for_selector("#slider img")
         got.append(save(page, "sharp.npy"))
         assert got[-1] == predicted(folder, tmp_path, "sharp.npy")
     assert got[0] != got[1]
 
 
-def test_long_work_shows_how_far_it_is_and_can_be_cancelled(new_page: Callable[[], Any], tmp_path: Path) -> None:
+def test_long_work_shows_how_far_it_is_and_can_be_cancelled(new_page: Callable[..., Any], tmp_path: Path) -> None:
     depth = np.tile(np.linspace(1, 4, 160, dtype=np.float32), (120, 1))
     write_depth(tmp_path / "low.exr", depth)
-    write_rgb(tmp_path / "rgb.png", np.zeros((960, 1280, 3), np.uint8))
-    page = new_page()
-    choose(page, low=tmp_path / "low.exr", rgb=tmp_path / "rgb.png")
-    page.click("#go")
-    until(lambda: page.evaluate("() => document.querySelector('#progress').value") > 0.1)
-    assert "sharpening" in page.text_content("#stage")
-    page.click("#cancel")
-    page.wait_for_selector("#error:text-is('cancelled')")
-    until(lambda: page.is_hidden("#progress"))
-    assert page.is_enabled("#go")
-    assert page.is_hidden("#below")
+    write_rgb(tmp_path / "rgb.png", np.zeros((2400, 3200, 3), np.uint8))
+    running, waiting = new_page(), new_page()
+    for page in (running, waiting):
+        choose(page, low=tmp_path / "low.exr", rgb=tmp_path / "rgb.png")
+        page.click("#go:enabled")
+    running.wait_for_selector("#lines:has-text('sharpening')")
+    for page in (waiting, running):  # one that has not begun is cancelled, too
+        page.click("#cancel")
+        page.wait_for_selector("#cancel", state="hidden")
+        reads(page, "#lines", "cancelled")
+        assert page.is_enabled("#go")
+        assert page.locator("#slider img").count() == 0
 
 
-DROP = """async ([where, names]) => {
-  const carried = new DataTransfer();
-  for (const [name, text] of names) {
-    const bytes = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
-    carried.items.add(new File([bytes], name));
-  }
-  const drop = new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true });
-  document.querySelector(where).dispatchEvent(drop);
-  return drop.defaultPrevented;
-}"""
-
-
-def test_what_is_dropped_anywhere_finds_its_place_and_only_rows_that_matter_are_there(
-    new_page: Callable[[], Any], sample: Path
+def test_files_dropped_together_find_their_places_and_only_rows_that_matter_are_there(
+    new_page: Callable[..., Any], sample: Path, tmp_path: Path
 ) -> None:
-    def drop(where: str, *names: str) -> None:
-        files = [[name, base64.b64encode((sample / name).read_bytes()).decode()] for name in names]
-        assert page.evaluate(DROP, [where, files])  # the browser does not leave for the file
-
     page = new_page()
-    drop("header", "rgb.png")
-    page.wait_for_selector("#drop-rgb.full")
-    for row in ("#unit-row", "#scale-row", "#more", "#drop-confidence"):
-        assert page.is_hidden(row), row
-    offered = page.locator("#model option").all_text_contents()
-    assert offered
-    assert not {"crisp", "ctkt", "bicubic"} & set(offered)
-    drop("#drop-low", "low.png", "truth.png")
-    for role, name in (("low", "low.png"), ("truth", "truth.png"), ("rgb", "rgb.png")):
-        page.wait_for_selector(f"#drop-{role}.full small:text-is('{name}')")
-    assert page.is_visible("#unit-row")
-    assert page.input_value("#model") == "crisp"
-    assert not set(offered) & set(page.locator("#model option").all_text_contents())
-    page.select_option("#unit", "mm")
-    page.select_option("#model", "fgs")
+
+    def drop(*paths: Path) -> None:
+        page.locator("#dropped input[type=file]").set_input_files(list(paths))
+
+    drop(sample / "rgb.png")
+    page.wait_for_selector("#file-rgb:has-text('rgb')")
+    for row in ("#unit", "#scale", "#more"):
+        page.wait_for_selector(row, state="hidden")
+    assert page.input_value("#model input") == "symbiotic-small"
+    drop(sample / "low.png", sample / "truth.png")
+    page.wait_for_selector("#file-low:has-text('low')")
+    page.click("#others button")
+    page.wait_for_selector("#file-truth:has-text('truth')")
+    page.wait_for_selector("#unit")
+    until(lambda: page.input_value("#model input") == "crisp")
+    pick(page, "#model", "fgs")
+    choose(page, truth=sample / "truth.png")  # what was chosen stays
+    assert page.input_value("#model input") == "fgs"
+    pick(page, "#unit", MM)
     sharpen(page)
-    assert page.text_content("#right-tag") == "fgs"
-    assert page.is_hidden("#downloads a:text-is('classes.png')")
+    assert page.input_value("#right input") == "fgs"
+    shutil.copy(sample / "rgb.png", tmp_path / "second.png")
+    drop(sample / "rgb.png", tmp_path / "second.png")
+    assert complaint(page) == "second.png: there is one rgb already (rgb.png): give one of them"
 
 
-def test_a_picture_alone_shows_its_classes_and_takes_a_focal_length(
-    browser: Any, own_server: Server, sample: Path
+def test_an_example_is_sharpened_and_files_of_the_command_line_are_there(
+    new_page: Callable[..., Any], sample: Path
 ) -> None:
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(own_server.url)
-    page.wait_for_selector("#model option", state="attached")
-    choose(page, rgb=sample / "rgb.png")
+    page = new_page()
+    pick(page, "#example", "another, 4 times smaller")
+    page.wait_for_selector("#file-low:has-text('low')")
+    until(lambda: page.input_value("#unit input").startswith("mm"))
+    pick(page, "#model", "bicubic")
     sharpen(page)
-    page.select_option("#right", "classes")
-    page.wait_for_selector("#class-legend:has-text('wall')")
-    page.fill("#focal", "99")
-    page.click("#set-camera")
-    page.wait_for_selector("#lines:has-text('for a focal length of 99 px')")
-    page.wait_for_selector("#space-note:text-is('with the focal length given')")
-    context.close()
+    assert "RMSE against the truth" in page.input_value("#lines textarea")
+    with serving(sample / "low.png", sample / "rgb.png") as url:
+        page = new_page(url)
+        for role in ("low", "rgb"):
+            page.wait_for_selector(f"#file-{role}:has-text('{role}')")
+        assert page.input_value("#model input") == "crisp"
+        assert page.is_enabled("#go")

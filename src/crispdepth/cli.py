@@ -687,7 +687,12 @@ def view(
     browser: Annotated[bool, typer.Option(help="Open the page in a browser")] = True,
 ) -> None:
     """Show a page to try files on: sharpen, compare, turn in 3-D, measure, download."""
-    from crispdepth import viewer
+    try:
+        from crispdepth import viewer
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != "gradio":
+            raise
+        raise InputError("view needs gradio: pip install 'crispdepth[view]'") from error
 
     viewer.view(files or [], host, port, model or [], browser, typer.echo)
 

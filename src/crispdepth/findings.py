@@ -1,29 +1,33 @@
-"""One run of the viewer: its state, and what is shown, measured and downloaded of its result."""
+"""One run of the viewer: what is shown, measured and downloaded of its result."""
 
 from __future__ import annotations
 
+import html
 import re
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
 from crispdepth import picture
-from crispdepth.formats.png_tiff import png_bytes
 from crispdepth.geometry import Camera, points
 from crispdepth.inference import predict
-from crispdepth.job import Job, Settings, intrinsics_of
+from crispdepth.job import Job, Settings
 from crispdepth.mesh import grid_mesh, write_mesh
 from crispdepth.models.catalog import load
 from crispdepth.outputs import Work, camera_of, outputs_of, read_truth, write_all
-from crispdepth.types import InputError, Prediction
+from crispdepth.types import InputError
 
+SHOWN_PX = 1280  # the longer side of a picture on the page
 SHOWN_MESH_PX = 480  # the longer side of the mesh on the page; downloads have every pixel
 BINS = 80  # of the histogram
+Point = tuple[int, int]  # column and row of a pixel of the result
+
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 DOWNLOADS = {  # name: the field of Job that asks for it, and what it is
     "sharp.png": ("out", "16-bit PNG"),
@@ -70,39 +74,29 @@ class Cancelled(Exception):
 
 @dataclass(eq=False)
 class Run:
-    """One run: ``state`` goes from waiting over running to done, failed or cancelled; ``share`` 0..1 is how far.
+    """One run. ``tell`` hears how far it is, 0..1, and at what; ``stopped`` says that nobody waits for it any more.
 
-    ``files``: what was handed in, by role. ``lines`` are those of the command; ``error`` is its one line; ``images``
-    PNG files by name, of the result's view.
+    ``files``: what was handed in, by role. ``lines`` are those of the command, ``views`` pictures of the result's view
+    by name. ``work`` and ``kept`` are there when it is done.
     """
 
-    name: str
     model: str
     job: Job
     settings: Settings
     folder: Path
     files: Mapping[str, Path]
-    state: str = "waiting"
-    stage: str = "waiting for other runs"
-    share: float = 0.0
+    tell: Callable[[float, str], object] = lambda share, stage: None
+    stopped: bool = False
     lines: list[str] = field(default_factory=list)
-    error: str = ""
     work: Work | None = None
     kept: np.ndarray | None = None
-    images: dict[str, bytes] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    stop: threading.Event = field(default_factory=threading.Event)
-    writing: threading.Lock = field(default_factory=threading.Lock)
+    views: dict[str, picture.Panel] = field(default_factory=dict)
 
     def reach(self, stage: str, share: float) -> None:
-        """Say how far it is. Raises Cancelled when that was asked for."""
-        if self.stop.is_set():
+        """Say how far it is. Raises Cancelled when nobody waits for it."""
+        if self.stopped:
             raise Cancelled
-        self.stage, self.share = stage, share
-
-    @property
-    def over(self) -> bool:
-        return self.state in ("done", "failed", "cancelled")
+        self.tell(share, stage)
 
 
 def one_line(error: BaseException, folder: Path, run: Run | None = None) -> str:
@@ -127,49 +121,100 @@ def on_page(text: str) -> str:
 
 
 def draw(run: Run, work: Work, kept: np.ndarray) -> None:
-    """The pictures, the histogram and the figures of the page."""
+    """The pictures of the page, in one range of colours."""
     result, low = work.result, work.low
     measured = (result.depth, kept) if low is None else (low.depth, low.valid)
     span = picture.Range.of(*measured, result.unit)
-    views = {"depth": picture.colours(result.depth, kept, span)}
-    if work.rgb is not None:
-        views["rgb"] = np.round(np.clip(work.rgb, 0, 1) * 255).astype(np.uint8)
+    panels = []
     if low is not None:
-        views["low"] = picture.colours(low.depth, low.valid, span)
+        panels.append(picture.depth_panel(low.depth, low.valid, span, "depth as it came"))
+    if work.rgb is not None:
+        panels.append(picture.rgb_panel(work.rgb, "colour picture"))
+    panels.append(picture.depth_panel(result.depth, kept, span, PurePath(run.model).name))
+    if low is not None and run.model != "bicubic":
         size = (result.depth.shape[0], result.depth.shape[1])
-        if run.model != "bicubic":
-            base = predict(load("bicubic"), low=low.depth, valid=low.valid, unit=result.unit, size=size)
-            views["bicubic"] = picture.colours(base.depth, np.ones_like(kept), span)
-    legend: list[list[str]] = []
+        base = predict(load("bicubic"), low=low.depth, valid=low.valid, unit=result.unit, size=size)
+        panels.append(picture.depth_panel(base.depth, np.ones_like(kept), span, "bicubic"))
     if result.classes is not None:
-        panel = picture.class_panel(result.classes, result.class_names, "classes")
-        views["classes"] = panel.image
-        legend = [[name, "#{:02x}{:02x}{:02x}".format(*colour)] for name, colour in panel.legend]
-    worst = None
+        panels.append(picture.class_panel(result.classes, result.class_names, "classes"))
     if work.job.truth is not None:
         truth = read_truth(work)
         worst = picture.Range(0, max(0.1 * (span.high - span.low), 1e-6), result.unit)
-        views["truth"] = picture.colours(truth.depth, truth.valid, span)
-        views["error"] = picture.error_colours(np.abs(result.depth - truth.depth), truth.valid & kept, worst)
-    run.images = {name: png_bytes(np.ascontiguousarray(image)) for name, image in views.items()}
-    run.facts = {
-        "width": result.depth.shape[1],
-        "height": result.depth.shape[0],
-        "unit": result.unit,
-        "views": list(views),
-        "model": PurePath(run.model).name,
-        "alone": low is None,
-        "classes": legend,
-        "downloads": _offered(run, result),
-        "range": [span.low, span.high],
-        "worst": None if worst is None else worst.high,
-        "histogram": _histogram(result.depth[kept], None if low is None else low.depth[low.valid]),
-        "median": float(np.median(result.depth[kept])) if kept.any() else None,
-    }
+        panels.append(picture.depth_panel(truth.depth, truth.valid, span, "truth"))
+        panels.append(picture.error_panel(result.depth, truth.depth, truth.valid & kept, worst, "error"))
+    run.views = {panel.title: panel for panel in panels}
 
 
-def _offered(run: Run, result: Prediction) -> list[str]:
+def compared(run: Run, left: str, right: str, zoom: int, points: Sequence[Point]) -> tuple[np.ndarray, np.ndarray]:
+    """Two views in one size, or a ``zoom``-th of each side of them around the last of ``points``, or the middle."""
+    height, width = work_of(run).result.depth.shape
+    column, row = points[-1] if points else (width // 2, height // 2)
+    high, wide = -(-height // zoom), -(-width // zoom)
+    top, start = (
+        min(max(at - side // 2, 0), most - side) for at, side, most in ((row, high, height), (column, wide, width))
+    )
+    both = (_at_size(run.views[name].image, width, height) for name in (left, right))
+    first, second = (_fitted(image[top : top + high, start : start + wide]) for image in both)
+    return first, second
+
+
+def marked(run: Run, name: str, points: Sequence[Point]) -> np.ndarray:
+    """A view with ``points`` and the line between them in it."""
+    height, width = work_of(run).result.depth.shape
+    image = _fitted(_at_size(run.views[name].image, width, height))
+    share = image.shape[1] / width
+    spots = [(round((column + 0.5) * share), round((row + 0.5) * share)) for column, row in points]
+    for ink, thick in ((BLACK, 4), (WHITE, 2)):
+        if len(spots) == 2:
+            cv2.line(image, spots[0], spots[1], ink, thick, cv2.LINE_AA)
+        for spot in spots:
+            cv2.circle(image, spot, 7, ink, thick, cv2.LINE_AA)
+    return image
+
+
+def pixel(run: Run, at: Sequence[float]) -> Point:
+    """The result's pixel under a place in the picture that ``marked`` gives."""
+    height, width = work_of(run).result.depth.shape
+    share = max(width, height) / SHOWN_PX
+    return min(int(at[0] * share), width - 1), min(int(at[1] * share), height - 1)
+
+
+def _at_size(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A picture by nearest neighbour, so that a low map shows its true pixels."""
+    if image.shape[:2] == (height, width):
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def _fitted(image: np.ndarray) -> np.ndarray:
+    """A copy with a longer side of SHOWN_PX: larger by true pixels, smaller by averages."""
+    share = SHOWN_PX / max(image.shape[:2])
+    size = max(1, round(image.shape[1] * share)), max(1, round(image.shape[0] * share))
+    return cv2.resize(image, size, interpolation=cv2.INTER_NEAREST_EXACT if share >= 1 else cv2.INTER_AREA)
+
+
+def legend(run: Run, left: str, right: str) -> str:
+    """HTML that names the colours of two views."""
+    parts = []
+    for panel in (run.views[name] for name in dict.fromkeys((left, right))):
+        if panel.span is not None:
+            ramp = np.linspace(panel.span.low, panel.span.high, 8, dtype=np.float32)[None]
+            seen = picture.colours(ramp, ramp >= panel.span.low, panel.span, panel.colormap)[0]
+            colours = ", ".join(_hex(colour) for colour in seen)
+            low, high = (f"{value:.3g}" for value in (panel.span.low, panel.span.high))
+            bar = f'<i style="width: 12em; background: linear-gradient(90deg, {colours})"></i>'
+            parts.append(f"{panel.title}: {low} {bar} {high} {panel.span.unit}")
+        parts += [f'<i style="background: {_hex(colour)}"></i>{html.escape(name)}' for name, colour in panel.legend]
+    return f'<div class="legend">{"".join(f"<span>{part}</span>" for part in parts)}</div>'
+
+
+def _hex(colour: Sequence[int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def offered(run: Run) -> list[str]:
     """The names of DOWNLOADS that the result can be written as."""
+    result = work_of(run).result
     metres = result.unit == "m"
     can = {
         "points": metres,
@@ -188,43 +233,40 @@ def _offered(run: Run, result: Prediction) -> list[str]:
     return names
 
 
-def _histogram(depth: np.ndarray, low: np.ndarray | None) -> dict[str, Any]:
-    """Shares of the pixels in ``BINS`` steps from nearest to farthest, of the result and of what came in."""
+def histogram(run: Run) -> dict[str, list[Any]]:
+    """Columns of a table: share of the pixels (%) in ``BINS`` steps of depth, of the result and of what came in."""
+    work, kept = work_of(run), run.kept
+    assert kept is not None
+    depth, low = work.result.depth[kept], None if work.low is None else work.low.depth[work.low.valid]
     start, end = (float(v) for v in np.percentile(depth, (0.1, 99.9))) if depth.size else (0.0, 1.0)
     end = end if end > start else start + 1e-3
-    found: dict[str, Any] = {"start": start, "end": end}
-    for name, values in (("depth", depth), ("low", low)):
+    table: dict[str, list[Any]] = {"depth": [], "share": [], "of": []}
+    for name, values in (("result", depth), ("what came in", low)):
         if values is not None and values.size:
-            counts, _ = np.histogram(np.clip(values, start, end), BINS, (start, end))
-            found[name] = (counts / values.size).round(6).tolist()
-    return found
+            counts, edges = np.histogram(np.clip(values, start, end), BINS, (start, end))
+            table["depth"] += ((edges[1:] + edges[:-1]) / 2).tolist()
+            table["share"] += (100 * counts / values.size).tolist()
+            table["of"] += [name] * BINS
+    return table
 
 
-def show_surface(run: Run) -> None:
-    """The mesh of the page: every k-th pixel, by the writer of ``--mesh``; or why there is none."""
+def surface(run: Run, name: str) -> tuple[Path | None, str]:
+    """A mesh for the page: every k-th pixel, by the writer of ``--mesh``; and of what camera, or why there is none."""
     work = work_of(run)
     camera, note = camera_of(work)
-    run.facts |= {"camera": on_page(note), "surface": "", "known_camera": _known(work)}
-    run.images.pop("surface", None)
     if work.result.unit != "m":
-        run.facts["surface"] = f"3-D needs depth in metres, and this depth is {work.result.unit}: choose its unit"
-        return
+        return None, f"3-D needs depth in metres, and this depth is {work.result.unit}: choose its unit"
     step = -(-max(work.result.depth.shape) // SHOWN_MESH_PX)
     depth, valid = (np.ascontiguousarray(x[::step, ::step]) for x in (work.result.depth, work.result.valid))
     rgb = None if work.rgb is None else np.ascontiguousarray(np.clip(work.rgb, 0, 1)[::step, ::step])
     f_px, c_px = (camera.fx_px / step, camera.fy_px / step), (camera.cx_px / step, camera.cy_px / step)
     thinned = Camera(*f_px, *c_px, depth.shape[1], depth.shape[0])
-    path = run.folder / "surface.glb"
+    path = run.folder / f"{name}.glb"
     try:
         write_mesh(path, grid_mesh(depth, valid, thinned, rgb))
     except InputError as error:
-        run.facts["surface"] = str(error)
-        return
-    run.images["surface"] = path.read_bytes()
-
-
-def _known(work: Work) -> bool:
-    return work.settings.focal_px is not None or intrinsics_of(work.job, work.settings) is not None
+        return None, str(error)
+    return path, on_page(note)
 
 
 def measure(run: Run, pixels: Iterable[tuple[int, int]]) -> dict[str, Any]:
@@ -251,6 +293,28 @@ def measure(run: Run, pixels: Iterable[tuple[int, int]]) -> dict[str, Any]:
     return {"points": found, "distance": apart, "unit": work.result.unit}
 
 
+def said(found: Mapping[str, Any]) -> str:
+    """What ``measure`` found, in lines."""
+    lines = []
+    for point in found["points"]:
+        place, depth = f"({point['u']}, {point['v']})", point["depth"]
+        if depth is None:
+            lines.append(f"{place}: a hole")
+            continue
+        text = (
+            f"pixel {place}: depth {depth:.3f} m"
+            if found["unit"] == "m"
+            else f"pixel {place}: {depth:.5g} {found['unit']}"
+        )
+        if point["xyz"] is not None:
+            text += ", at x {:.3f}, y {:.3f}, z {:.3f} m".format(*point["xyz"])
+        lines.append(text if point["measured"] else f"{text} (filled: nothing was measured nearby)")
+    if len(lines) == 2:
+        far = found["distance"]
+        lines.insert(0, f"distance {far:.3f} m" if far is not None else "no distance: both points need depth in metres")
+    return "\n".join(lines)
+
+
 # ------------------------------------------------------------------------------- what is downloaded
 
 
@@ -265,13 +329,12 @@ def download(run: Run, name: str, out_unit: str | None = None) -> Path:
     )
     changes: dict[str, Any] = {what: path}
     settings = replace(run.settings, out_unit=out_unit if what == "out" else None)
-    with run.writing:
-        outputs, _ = outputs_of(replace(work, job=replace(bare, **changes), settings=settings))
-        write_all([output for output in outputs if output.path == path])
+    outputs, _ = outputs_of(replace(work, job=replace(bare, **changes), settings=settings))
+    write_all([output for output in outputs if output.path == path])
     return path
 
 
 def work_of(run: Run) -> Work:
     if run.work is None:
-        raise InputError("there is no result yet" if not run.over else run.error)
+        raise InputError("there is no result yet")
     return run.work

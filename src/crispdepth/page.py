@@ -1,0 +1,372 @@
+"""What is on the viewer's page, in Gradio, and what happens where it is touched."""
+
+from __future__ import annotations
+
+import html
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import gradio as gr
+import pandas as pd
+
+from crispdepth.desk import EXAMPLES, Desk
+from crispdepth.findings import (
+    DOWNLOADS,
+    Cancelled,
+    Point,
+    Run,
+    compared,
+    download,
+    histogram,
+    legend,
+    marked,
+    measure,
+    offered,
+    pixel,
+    said,
+    surface,
+    work_of,
+)
+from crispdepth.job import DEFAULT_FOV_DEG
+from crispdepth.roles import told_apart
+from crispdepth.types import InputError
+from crispdepth.units import UNITS
+
+ROLES = {  # of files handed in: their boxes
+    "low": "Depth (16-bit PNG, TIFF, EXR, npy, …)",
+    "rgb": "Colour picture of the same view",
+    "truth": "True depth, to see the error; same unit",
+    "confidence": "Confidence: 0 1 2, or 0..255",
+    "intrinsics": "Intrinsics: .json .yaml .pincam .txt",
+}
+OUT_UNITS = [u.name for u in UNITS.values() if u.integer and u.metres is not None and ":" not in u.name]
+BOX_PX = 96
+CLICK = "Click a point for its depth; click a second one for the distance between them."
+
+
+def page(desk: Desk, given: Mapping[str, Path]) -> gr.Blocks:
+    """The page, with the files of the command line in their boxes. Call it inside ``_cache``."""
+    with gr.Blocks(title="crispdepth", analytics_enabled=False, fill_width=True) as blocks:
+        gr.Markdown(
+            "# crispdepth\nWhat the sensor gave you in, sharp metric depth out. Your files stay on this machine."
+        )
+        with gr.Row():
+            with gr.Column(scale=1, min_width=320):
+                fields = _fields(desk, given)
+            with gr.Column(scale=3, min_width=480):
+                results = _results()
+        _files_and_models(desk, fields)
+        _runs(desk, fields, results)
+        _looking(results)
+    return blocks
+
+
+def _fields(desk: Desk, given: Mapping[str, Path]) -> dict[str, Any]:
+    """What a person hands in and chooses, by name."""
+    names, usual = desk.choices(given)
+    units = [("as the file says (floats: metres)", "")]
+    units += [(f"{unit.name}: {unit.text}", unit.name) for unit in UNITS.values()]
+    boxes: dict[str, Any] = {}
+    made: dict[str, Any] = {"boxes": boxes}
+
+    def box(role: str) -> None:
+        boxes[role] = gr.File(value=_path(given.get(role)), label=ROLES[role], height=BOX_PX, elem_id=f"file-{role}")
+
+    made["dropped"] = gr.File(
+        label="All files at once: they are told apart", file_count="multiple", height=BOX_PX, elem_id="dropped"
+    )
+    box("low")
+    box("rgb")
+    with gr.Accordion("Truth, confidence, intrinsics", open=bool(given.keys() - {"low", "rgb"}), elem_id="others"):
+        for role in ("truth", "confidence", "intrinsics"):
+            box(role)
+    made["example"] = gr.Dropdown(list(EXAMPLES), value=None, label="Or an example: a made-up scene", elem_id="example")
+    made["unit"] = gr.Dropdown(units, value="", label="Unit of the depth file", allow_custom_value=True, elem_id="unit")
+    made["model"] = gr.Dropdown(
+        names, value=usual, label="Model", info=desk.about(usual), allow_custom_value=True, elem_id="model"
+    )
+    made["scale"] = gr.Textbox(label="Times as large as the depth", placeholder="the picture's size", elem_id="scale")
+    made["go"] = gr.Button("Sharpen", variant="primary", interactive=bool(names), elem_id="go")
+    made["cancel"] = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel")
+    with gr.Accordion("Holes, confidence, alignment", open=False, elem_id="more") as made["more"]:
+        made["keep_holes"] = gr.Checkbox(label="leave holes instead of filling them")
+        made["nan_holes"] = gr.Checkbox(label="NaN and inf mean no reading")
+        made["align"] = gr.Checkbox(label="move the depth by up to 5 px where it fits better")
+        made["min_confidence"] = gr.Textbox(label="Least confidence", placeholder="1 of ARKit's 2, or 0.5")
+        made["confidence_max"] = gr.Textbox(
+            label="Full confidence", placeholder="100 or 255, if the file does not tell"
+        )
+    with gr.Accordion("Camera, if no file tells it", open=False, elem_id="camera"):
+        made["fov_deg"] = gr.Textbox(f"{DEFAULT_FOV_DEG:g}", label="field of view in degrees, of the longer side")
+        made["intrinsics"] = gr.Textbox(label="or fx,fy,cx,cy in pixels of the picture")
+        made["focal_px"] = gr.Textbox(label="or, for a picture alone, its focal length in pixels")
+    return made
+
+
+def _results() -> dict[str, Any]:
+    """What a person sees of a result, by name."""
+    made: dict[str, Any] = {"run": gr.State(), "shown": gr.State(delete_callback=_forget), "points": gr.State([])}
+    made["lines"] = gr.Textbox(label="What was done", lines=3, max_lines=8, elem_id="lines")
+    with gr.Tabs() as made["tabs"]:
+        with gr.Tab("Compare", id="compare"):
+            with gr.Row():
+                made["left"] = gr.Dropdown([], label="left", elem_id="left")
+                made["right"] = gr.Dropdown([], label="right", elem_id="right")
+                made["zoom"] = gr.Dropdown(
+                    [("whole", 1), ("4 times, around the clicked point", 4), ("16 times", 16)],
+                    value=1,
+                    label="size",
+                    elem_id="zoom",
+                )
+            made["legend"] = gr.HTML(elem_id="legend")
+            made["slider"] = gr.ImageSlider(
+                label="drag the line",
+                format="png",
+                interactive=False,
+                buttons=["fullscreen"],
+                max_height=720,
+                elem_id="slider",
+            )
+        with gr.Tab("Measure", id="measure"):
+            made["measured"] = gr.Textbox(CLICK, label="Distance", lines=3, elem_id="measured")
+            made["clickable"] = gr.Image(
+                label="what stands right in the comparison",
+                format="png",
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_id="clickable",
+            )
+        with gr.Tab("In space", id="space", render_children=True) as made["space_tab"]:
+            made["mode"] = gr.Radio(
+                [("surface", "solid"), ("points", "point_cloud"), "wireframe"], value="solid", label="as"
+            )
+            made["space"] = gr.Model3D(
+                label="drag to turn, wheel to come closer",
+                clear_color=(0.06, 0.07, 0.08, 1),
+                height=560,
+                elem_id="space",
+            )
+            made["note"] = gr.Markdown(elem_id="note")
+        with gr.Tab("Histogram", id="histogram"):
+            made["histogram"] = gr.LinePlot(
+                x="depth", y="share", color="of", y_title="% of the pixels", height=360, elem_id="plot"
+            )
+        with gr.Tab("Download", id="download"):
+            gr.Markdown("Byte for byte what `crispdepth predict` writes.")
+            made["kinds"] = gr.CheckboxGroup([], label="Files", elem_id="kinds")
+            made["out_unit"] = gr.Dropdown(
+                OUT_UNITS, value=OUT_UNITS[0], label="Unit of the 16-bit PNG", elem_id="out-unit"
+            )
+            made["make"] = gr.Button("Make them", elem_id="make")
+            made["made"] = gr.File(
+                label="Click a size to download", file_count="multiple", interactive=False, elem_id="made"
+            )
+    return made
+
+
+# ------------------------------------------------------------------------------- files in, models to choose
+
+
+def _files_and_models(desk: Desk, fields: Mapping[str, Any]) -> None:
+    boxes, model = fields["boxes"], fields["model"]
+    paths = list(boxes.values())
+    picked = gr.State()  # the model that a person chose: it stays while it can be used
+
+    def choose(picked: str | None, *files: str | None) -> list[Any]:
+        """Only models whose inputs are all there can be chosen, and only rows that matter are shown."""
+        given = {role for role, file in zip(boxes, files, strict=True) if file}
+        names, usual = desk.choices(given)
+        name = picked if picked in names else usual
+        alone = given >= {"rgb"} and "low" not in given
+        unit = gr.update(visible=not alone or "truth" in given)
+        scale = gr.update(visible=not alone, placeholder="the picture's size" if "rgb" in given else "such as 4")
+        return [
+            gr.update(choices=names, value=name, info=desk.about(name)),
+            unit,
+            scale,
+            gr.update(visible=not alone),
+            gr.update(interactive=bool(names)),
+        ]
+
+    def sort(dropped: list[str], low: str | None) -> list[Any]:
+        with _refused(desk):
+            found = told_apart(map(Path, dropped), bool(low))
+        return [None, *(_path(found[role]) if role in found else gr.skip() for role in boxes)]
+
+    def example(name: str | None) -> list[Any]:
+        if name is None:
+            return [gr.skip()] * (len(boxes) + 2)
+        found = desk.example(name)
+        return [None, "mm", *(_path(found.get(role)) for role in boxes)]
+
+    chosen = [model, fields["unit"], fields["scale"], fields["more"], fields["go"]]
+    # Gradio shows an error only of what goes through its queue; nothing here waits for a run.
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+    gr.on([box.change for box in paths], choose, [picked, *paths], chosen, trigger_mode="always_last", **quiet)
+    model.input(lambda name: (name, gr.update(info=desk.about(name))), model, [picked, model], **quiet)
+    dropped = fields["dropped"]
+    sorting = dropped.upload(sort, [dropped, boxes["low"]], [dropped, *paths], **quiet)
+    sorting.failure(lambda: None, None, dropped, **quiet)
+    fields["example"].input(
+        example, fields["example"], [fields["example"], fields["unit"], *paths], api_visibility="private"
+    )
+
+
+# ------------------------------------------------------------------------------- a run
+
+
+def _runs(desk: Desk, fields: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    boxes = fields["boxes"]
+    options = [name for name in fields if name not in ("boxes", "dropped", "example", "model", "more", "go", "cancel")]
+    busy = [fields["go"], fields["cancel"]]
+    idle = (gr.update(interactive=True), gr.update(visible=False))
+
+    def begin(model: str | None, *values: Any) -> tuple[Any, ...]:
+        files = {role: Path(path) for role, path in zip(boxes, values, strict=False) if path}
+        wishes = dict(zip(options, values[len(boxes) :], strict=True))
+        with _refused(desk):
+            run = desk.begin(model, files, wishes)
+        return run, gr.update(interactive=False), gr.update(visible=True)
+
+    def work(
+        run: Run,
+        before: Run | None,
+        left: str | None,
+        right: str | None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  # Gradio looks for it here
+    ) -> list[Any]:
+        run.tell = lambda share, stage: progress(share, desc=stage)
+        with _refused(desk, run):
+            desk.carry_out(run)
+            names, lines = offered(run), "\n".join(run.lines)
+        _forget(before)
+        views = list(run.views)
+        left, right = left if left in views else views[0], right if right in views else Path(run.model).name
+        return [
+            run,
+            lines,
+            gr.update(choices=views, value=left),
+            gr.update(choices=views, value=right),
+            compared(run, left, right, 1, []),
+            legend(run, left, right),
+            gr.update(value=marked(run, right, []), label=right),
+            [],
+            CLICK,
+            gr.update(selected="compare"),
+            None,
+            pd.DataFrame(histogram(run)),
+            gr.update(choices=[(f"{name}: {DOWNLOADS[name][1]}", name) for name in names], value=[]),
+            None,
+        ]
+
+    def stop(run: Run | None) -> tuple[Any, ...]:
+        if run is not None:
+            run.stopped = True
+        return ("cancelled", *idle)
+
+    shown = ("shown", "lines", "left", "right", "slider", "legend", "clickable", "points", "measured")
+    outputs = [results[name] for name in (*shown, "tabs", "space", "histogram", "kinds", "made")]
+    private: dict[str, Any] = {"api_visibility": "private"}
+    asked = [fields["model"], *boxes.values(), *(fields[name] for name in options)]
+    begun = fields["go"].click(
+        begin, asked, [results["run"], *busy], concurrency_limit=None, show_progress="hidden", **private
+    )
+    working = begun.success(
+        work,
+        [results[name] for name in ("run", "shown", "left", "right")],
+        outputs,
+        show_progress_on=[results["lines"]],
+        concurrency_id="model",
+        **private,
+    )
+    for after in (working.then, working.failure):  # done or cancelled; failed
+        after(lambda: idle, None, busy, queue=False, show_progress="hidden", **private)
+    fields["cancel"].click(stop, results["run"], [results["lines"], *busy], queue=False, cancels=[working], **private)
+
+
+@contextmanager
+def _refused(desk: Desk, run: Run | None = None) -> Iterator[None]:
+    """What the command would say, on the page until it is closed."""
+    try:
+        yield
+    except InputError as error:
+        _say(desk.told(error, run))
+    except Cancelled:
+        _say("cancelled")
+
+
+def _say(text: str) -> NoReturn:
+    raise gr.Error(html.escape(text), duration=None, title="This did not work", print_exception=False)
+
+
+# ------------------------------------------------------------------------------- looking at the result
+
+
+def _looking(results: Mapping[str, Any]) -> None:
+    def compare(run: Run | None, left: str, right: str, zoom: int, points: list[Point]) -> list[Any]:
+        if run is None or left not in run.views or right not in run.views:
+            return [gr.skip()] * 3
+        image = gr.update(value=marked(run, right, points), label=right)
+        return [compared(run, left, right, zoom, points), legend(run, left, right), image]
+
+    def click(run: Run | None, right: str, points: list[Point], event: gr.SelectData) -> list[Any]:
+        if run is None:
+            return [gr.skip()] * 3
+        points = [*(points if len(points) == 1 else []), pixel(run, event.index)]
+        return [points, said(measure(run, points)), marked(run, right, points)]
+
+    def turn(run: Run | None, mode: str) -> list[Any]:
+        if run is None:
+            return [gr.skip()] * 2
+        path, note = surface(run, mode)  # a file of its own for each mode: Gradio heeds a mode when it loads a file
+        return [gr.update(value=_path(path), display_mode=mode), note]
+
+    def make(run: Run | None, names: list[str], out_unit: str) -> list[str]:
+        if run is None or not names:
+            _say("choose the files first" if run is not None else "there is no result yet")
+        try:
+            metres = work_of(run).result.unit == "m"
+            return [str(download(run, name, out_unit if name == "sharp.png" and metres else None)) for name in names]
+        except InputError as error:
+            _say(str(error))
+
+    private: dict[str, Any] = {"api_visibility": "private"}
+    shown, left, right, zoom, points = (results[name] for name in ("shown", "left", "right", "zoom", "points"))
+    gr.on(
+        [left.input, right.input, zoom.input],
+        compare,
+        [shown, left, right, zoom, points],
+        [results["slider"], results["legend"], results["clickable"]],
+        show_progress="hidden",
+        **private,
+    )
+    results["clickable"].select(
+        click,
+        [shown, right, points],
+        [points, results["measured"], results["clickable"]],
+        show_progress="hidden",
+        **private,
+    )
+    # Gradio draws nothing in a tab that was not open when its file came, so it comes when the tab is opened.
+    gr.on(
+        [results["space_tab"].select, results["mode"].input],
+        turn,
+        [shown, results["mode"]],
+        [results["space"], results["note"]],
+        show_progress="hidden",
+        **private,
+    )
+    results["make"].click(make, [shown, results["kinds"], results["out_unit"]], results["made"], **private)
+
+
+def _forget(run: Run | None) -> None:
+    """Remove what was made of a result."""
+    if run is not None:
+        shutil.rmtree(run.folder, ignore_errors=True)
+
+
+def _path(path: Path | None) -> str | None:
+    return None if path is None else str(path)
