@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import gradio as gr
 import pandas as pd
@@ -60,7 +60,7 @@ def page(desk: Desk, given: Mapping[str, Path]) -> gr.Blocks:
                 results = _results()
         _files_and_models(desk, fields)
         _runs(desk, fields, results)
-        _looking(results)
+        _looking(desk, results)
     return blocks
 
 
@@ -237,38 +237,38 @@ def _runs(desk: Desk, fields: Mapping[str, Any], results: Mapping[str, Any]) -> 
         left: str | None,
         right: str | None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  # Gradio looks for it here
-    ) -> list[Any]:
+    ) -> dict[Any, Any]:
         run.tell = lambda share, stage: progress(share, desc=stage)
         with _refused(desk, run):
             desk.carry_out(run)
-            names, lines = offered(run), "\n".join(run.lines)
+            names = offered(run)
         _forget(before)
         views = list(run.views)
         left, right = left if left in views else views[0], right if right in views else Path(run.model).name
-        return [
-            run,
-            lines,
-            gr.update(choices=views, value=left),
-            gr.update(choices=views, value=right),
-            compared(run, left, right, 1, []),
-            legend(run, left, right),
-            gr.update(value=marked(run, right, []), label=right),
-            [],
-            CLICK,
-            gr.update(selected="compare"),
-            None,
-            pd.DataFrame(histogram(run)),
-            gr.update(choices=[(f"{name}: {DOWNLOADS[name][1]}", name) for name in names], value=[]),
-            None,
-        ]
+        news = {
+            "shown": run,
+            "points": [],
+            "lines": "\n".join(run.lines),
+            "tabs": gr.update(selected="compare"),
+            "left": gr.update(choices=views, value=left),
+            "right": gr.update(choices=views, value=right),
+            "zoom": 1,
+            "legend": legend(run, left, right),
+            "slider": compared(run, left, right, 1, []),
+            "measured": CLICK,
+            "clickable": gr.update(value=marked(run, right, []), label=right),
+            "space": None,
+            "histogram": pd.DataFrame(histogram(run)),
+            "kinds": gr.update(choices=[(f"{name}: {DOWNLOADS[name][1]}", name) for name in names], value=[]),
+            "made": None,
+        }
+        return {results[name]: value for name, value in news.items()}
 
     def stop(run: Run | None) -> tuple[Any, ...]:
         if run is not None:
             run.stopped = True
         return ("cancelled", *idle)
 
-    shown = ("shown", "lines", "left", "right", "slider", "legend", "clickable", "points", "measured")
-    outputs = [results[name] for name in (*shown, "tabs", "space", "histogram", "kinds", "made")]
     private: dict[str, Any] = {"api_visibility": "private"}
     asked = [fields["model"], *boxes.values(), *(fields[name] for name in options)]
     begun = fields["go"].click(
@@ -277,7 +277,7 @@ def _runs(desk: Desk, fields: Mapping[str, Any], results: Mapping[str, Any]) -> 
     working = begun.success(
         work,
         [results[name] for name in ("run", "shown", "left", "right")],
-        outputs,
+        list(results.values()),
         show_progress_on=[results["lines"]],
         concurrency_id="model",
         **private,
@@ -292,20 +292,15 @@ def _refused(desk: Desk, run: Run | None = None) -> Iterator[None]:
     """What the command would say, on the page until it is closed."""
     try:
         yield
-    except InputError as error:
-        _say(desk.told(error, run))
-    except Cancelled:
-        _say("cancelled")
-
-
-def _say(text: str) -> NoReturn:
-    raise gr.Error(html.escape(text), duration=None, title="This did not work", print_exception=False)
+    except (InputError, Cancelled) as error:
+        text = "cancelled" if isinstance(error, Cancelled) else desk.told(error, run)
+        raise gr.Error(html.escape(text), duration=None, title="This did not work", print_exception=False) from error
 
 
 # ------------------------------------------------------------------------------- looking at the result
 
 
-def _looking(results: Mapping[str, Any]) -> None:
+def _looking(desk: Desk, results: Mapping[str, Any]) -> None:
     def compare(run: Run | None, left: str, right: str, zoom: int, points: list[Point]) -> list[Any]:
         if run is None or left not in run.views or right not in run.views:
             return [gr.skip()] * 3
@@ -325,13 +320,11 @@ def _looking(results: Mapping[str, Any]) -> None:
         return [gr.update(value=_path(path), display_mode=mode), note]
 
     def make(run: Run | None, names: list[str], out_unit: str) -> list[str]:
-        if run is None or not names:
-            _say("choose the files first" if run is not None else "there is no result yet")
-        try:
+        with _refused(desk, run):
+            if run is None or not names:
+                raise InputError("choose the files first" if run is not None else "there is no result yet")
             metres = work_of(run).result.unit == "m"
             return [str(download(run, name, out_unit if name == "sharp.png" and metres else None)) for name in names]
-        except InputError as error:
-            _say(str(error))
 
     private: dict[str, Any] = {"api_visibility": "private"}
     shown, left, right, zoom, points = (results[name] for name in ("shown", "left", "right", "zoom", "points"))
