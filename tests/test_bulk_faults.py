@@ -16,6 +16,7 @@ import pytest
 import torch
 from test_scale import files, frames, job
 
+from crispdepth import atomic
 from crispdepth.job import Settings
 from crispdepth.scale import bulk, session
 from crispdepth.scale.bulk import run_bulk
@@ -211,7 +212,7 @@ def test_what_does_not_pass_by_itself_is_not_tried_again(
 
 def test_a_lock_that_was_deleted_locks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = frames(tmp_path / "in", 2), tmp_path / "out"
-    lock = bulk.fcntl.flock
+    lock = atomic.fcntl.flock
     opened: list[int] = []
 
     def late(file: Any, how: int) -> None:
@@ -221,7 +222,7 @@ def test_a_lock_that_was_deleted_locks_nothing(tmp_path: Path, monkeypatch: pyte
         opened.append(file.fileno())
         lock(file, how)
 
-    monkeypatch.setattr(bulk.fcntl, "flock", late)
+    monkeypatch.setattr(atomic.fcntl, "flock", late)
     assert run_bulk(quick(source, target)) == {"done": 2}
     assert len(opened) == 2
     assert bulk.LOCK not in files(target)

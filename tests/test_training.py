@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from test_cli import crispdepth, refused
 
+from crispdepth.atomic import alone
 from crispdepth.data.augmentation import EASY, Sensors, bent, fattened, holes, sensed
 from crispdepth.data.scenes import scenes
 from crispdepth.data.textures import Dice
@@ -358,6 +359,14 @@ def test_a_start_that_is_refused_leaves_no_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a Bicubic"):
         train(dataclasses.replace(RECIPE, start="bicubic"), tmp_path / "run", accelerator="cpu")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_takes_one_training_at_a_time(tmp_path: Path) -> None:
+    with alone(tmp_path / "run" / "train.lock"), pytest.raises(InputError, match="another process is at work there"):
+        train(RECIPE, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    train(dataclasses.replace(RECIPE, steps=2, validate_every=2), tmp_path / "run", workers=0)
+    assert not (tmp_path / "run" / "train.lock").exists()
 
 
 def test_a_folder_belongs_to_one_recipe(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Open a file, replace one in a single step; one line for whatever goes wrong."""
+"""Open a file, replace one in a single step, work in a folder alone; one line for whatever goes wrong."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import IO, TypeAlias
 
 from crispdepth.types import InputError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -156,3 +161,33 @@ def check_output(
         same = os.path.exists(target) and os.path.exists(other) and os.path.samefile(target, other)
         if same or _real(other) == target:
             raise InputError(f"{name}: is also an input ({shown(other)}); choose another name")
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """No other process works in the folder of ``lock``, a file that is there meanwhile (Windows has no such locks).
+
+    The folder is made; what was made is removed again if it stays empty. Raises InputError.
+    """
+    if fcntl is None:
+        yield
+        return
+    made = [folder for folder in lock.parents if not folder.exists()]
+    while True:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+            except BlockingIOError as error:
+                cure = "another process is at work there: wait for it, or end it"
+                raise InputError(f"{shown(lock.parent)}: {cure}") from error
+            if not lock.exists() or not os.path.samestat(lock.stat(), os.fstat(file.fileno())):
+                continue  # who had it until now has deleted it: it locks nothing
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+                with suppress(OSError):  # not empty
+                    for folder in made:
+                        folder.rmdir()
+            return

@@ -311,6 +311,8 @@ def batch_many(
 
 def _scale(with_ray: bool) -> tuple[Any, Any]:
     """The rooms that need pyarrow and, if asked for, Ray; or how to get them."""
+    if sys.platform == "win32":  # it has no locks as ``alone`` takes them
+        raise InputError("batch needs Linux or macOS: on Windows, run it in WSL")
     try:
         from crispdepth.scale import bulk
 
@@ -318,8 +320,6 @@ def _scale(with_ray: bool) -> tuple[Any, Any]:
             return bulk, None
         from crispdepth.scale import ray_job
     except ModuleNotFoundError as error:
-        if error.name == "fcntl":
-            raise InputError("batch needs Linux or macOS: on Windows, run it in WSL") from error
         if error.name is None or error.name.split(".")[0] not in ("pyarrow", "fsspec", "ray"):
             raise
         raise InputError(f"batch needs {error.name.split('.')[0]}: pip install 'crispdepth[scale]'") from error

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from crispdepth.atomic import alone
 from crispdepth.graphs import SUFFIXES
 from crispdepth.models.catalog import load
 from crispdepth.scale.manifest import MANIFEST, counts_of, gone, write_manifest
@@ -131,34 +130,9 @@ def _had(key: str, value: Any) -> str:
     return f"no {key}" if value is None else f"{key}={value}"
 
 
-@contextmanager
-def _alone(store: Store) -> Iterator[None]:
-    """No other process works on the target (nothing of the kind in an object store, which has no locks).
-
-    Its folder is made; what was made is removed again if it stays empty.
-    """
-    if not store.is_local:
-        yield
-        return
-    path = Path(store.root) / LOCK
-    made = [folder for folder in path.parents if not folder.exists()]
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
-            except BlockingIOError as error:
-                raise InputError(f"{store.url}: another process is at work there: wait for it, or end it") from error
-            if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
-                continue  # who had it until now has deleted it: it locks nothing
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-                with suppress(OSError):  # not empty
-                    for folder in made:
-                        folder.rmdir()
-            return
+def _alone(store: Store) -> AbstractContextManager[None]:
+    """No other process works on the target; nothing of the kind in an object store, which has no locks."""
+    return alone(Path(store.root) / LOCK) if store.is_local else nullcontext()
 
 
 def _words(bulk: Bulk) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import csv
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -14,10 +14,11 @@ import torch
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
-from crispdepth.atomic import check_folder
+from crispdepth.atomic import alone, check_folder
 from crispdepth.training.distilled import CtktTask
 from crispdepth.training.examples import Batch, Scenes, Source, Stream
 from crispdepth.training.recipes import CrispRecipe, CtktRecipe, NaimaRecipe, Recipe, SemiRecipe, TokensRecipe
@@ -52,19 +53,25 @@ def train(
     again with the same folder it goes on from the newest checkpoint. ``accelerator``, ``devices``, ``nodes``
     are Lightning's own. ``source``: where pictures come from; by default scenes are made. ``report``: a folder with
     middlebury/ and lu/ in it, whose figures are logged and decide nothing. ``workers``: processes that make
-    examples on a CPU. Raises InputError when the folder holds weights of another recipe, and for what cannot be read;
-    KeyboardInterrupt, whose text says where it goes on, for Ctrl-C and SIGTERM.
+    examples on a CPU. Raises InputError when the folder holds weights of another recipe, when another process trains
+    there, and for what cannot be read; KeyboardInterrupt, whose text says where it goes on, for Ctrl-C and SIGTERM.
     """
     check_folder(folder)
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    with alone(folder / "train.lock") if first else nullcontext():
+        return _train(recipe, folder, (accelerator, devices, nodes), source or Scenes(), report, workers)
+
+
+def _train(
+    recipe: Recipe, folder: Path, where: tuple[str, int, int], source: Source, report: Path | None, workers: int
+) -> Path:
     _check_same_recipe(recipe, folder)
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(recipe.seed, verbose=False)
     newest = _newest_checkpoint(folder)
-    source = source or Scenes()
     task = TASKS[type(recipe)](recipe, folder, source, report)
     with _quiet():
-        trainer = _trainer(recipe, folder, accelerator, devices, nodes, _step_of(newest))
-        folder.mkdir(parents=True, exist_ok=True)
+        trainer = _trainer(recipe, folder, *where, _step_of(newest))
         write_recipe(recipe, folder)  # last: what was refused so far leaves nothing behind
         try:
             trainer.fit(task, datamodule=_Examples(task, _step_of(newest), workers), ckpt_path=newest)
