@@ -23,6 +23,7 @@ import pytest
 import torch
 from test_cli import crispdepth
 
+from crispdepth import desk as desk_module
 from crispdepth.data.sample import write_sample
 from crispdepth.desk import Desk
 from crispdepth.engines import Machine
@@ -353,6 +354,22 @@ def test_a_run_that_nobody_waits_for_ends_before_the_next_layer(desk: Desk, samp
     assert not desk.runs
 
 
+def test_few_results_are_kept_and_one_that_is_not_says_so(
+    desk: Desk, sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk_module, "RUNS_KEPT", 2)
+    first, second, third = (ready(desk, "bicubic", pair(sample), unit="mm") for _ in range(3))
+    assert desk.done == [second, third]
+    assert not first.folder.exists()
+    for look in (lambda: marked(first, "bicubic", []), lambda: measure(first, [(1, 1)]), lambda: offered(first)):
+        with pytest.raises(InputError, match="no longer kept"):
+            look()
+    desk.drop(second)
+    desk.drop(first)  # it has gone already
+    assert desk.done == [third]
+    assert download(third, "sharp.npy").is_file()
+
+
 def test_files_are_read_before_a_model_is_loaded(sample: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.safetensors"
     Crisp(TINY_CONFIG).save(mine)
@@ -379,7 +396,7 @@ def test_an_error_names_files_as_they_were_called(desk: Desk, sample: Path) -> N
 
 
 @contextmanager
-def serving(*words: object, **there: str) -> Iterator[str]:
+def serving(*words: object, end: str = "SIGTERM", **there: str) -> Iterator[str]:
     """The address of a `crispdepth view` that runs until the block ends."""
     code = "import sys; from crispdepth.cli import main; main()"
     typed = [sys.executable, "-c", code, "view", "--no-browser", "--port", "0", *map(str, words)]
@@ -391,7 +408,7 @@ def serving(*words: object, **there: str) -> Iterator[str]:
             assert told is not None
             yield told[0]
         finally:
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(getattr(signal, end))
             assert process.wait(60) == 0
 
 
@@ -433,6 +450,41 @@ def test_without_gradio_the_pip_line_is_told() -> None:
     assert done.returncode == 2
     assert "pip install 'crispdepth[view]'" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_confidence_is_told_apart_by_its_name(sample: Path, tmp_path: Path) -> None:
+    (tmp_path / "Confidence_01.png").write_bytes(png_bytes(np.full((24, 32), 2, np.uint8)))
+    found = told_apart([tmp_path / "Confidence_01.png", sample / "rgb.png", sample / "low.png"])
+    assert {role: path.name for role, path in found.items()} == {
+        "confidence": "Confidence_01.png",
+        "rgb": "rgb.png",
+        "low": "low.png",
+    }
+
+
+def test_an_example_is_known_by_its_place(desk: Desk, sample: Path) -> None:
+    files = desk.example("another, 4 times smaller")
+    assert all(desk.is_example(str(path)) for path in files.values())
+    assert desk.example("another, 4 times smaller") == files
+    assert not any(
+        desk.is_example(path) for path in (None, str(sample / "low.png"), str(desk.folder / "a" / "low.png"))
+    )
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without terminals that hang up")
+def test_a_terminal_that_is_closed_in_the_middle_of_a_run_leaves_no_files(
+    new_page: Callable[..., Any], tmp_path: Path
+) -> None:
+    write_depth(tmp_path / "low.exr", np.tile(np.linspace(1, 4, 160, dtype=np.float32), (120, 1)))
+    write_rgb(tmp_path / "rgb.png", np.zeros((2400, 3200, 3), np.uint8))
+    there = tmp_path / "there"
+    there.mkdir()
+    with serving(tmp_path / "low.exr", tmp_path / "rgb.png", end="SIGHUP", TMPDIR=str(there)) as url:
+        page = new_page(url)
+        page.click("#go:enabled")
+        page.wait_for_selector("#lines:has-text('sharpening')")
+        page.context.close()
+    assert not [path for path in there.rglob("*") if path.is_file()]
 
 
 def test_sigterm_leaves_no_files_behind(sample: Path, tmp_path: Path) -> None:
@@ -533,22 +585,21 @@ def pick(page: Any, field: str, option: str) -> None:
     page.click(f"{field} [role=option][aria-label='{option}']")
 
 
-MM = "mm: millimetres: phones, Kinect, ROS 16UC1"
+MM = "mm: millimetres"
 
 
 def sharpen(page: Any) -> None:
     page.click("#go:enabled")
     page.wait_for_selector("#cancel", state="visible")
     page.wait_for_selector("#cancel", state="hidden")
-    assert page.locator("[data-testid=toast-body]").count() == 0, page.text_content("[data-testid=toast-body]")
+    assert page.is_hidden("#error"), page.text_content("#error")
 
 
 def complaint(page: Any) -> str:
-    """The message on the page, which is then closed."""
-    text = page.text_content("[data-testid=toast-text]").strip()
-    page.click("[data-testid=toast-close]")
-    page.wait_for_selector("[data-testid=toast-body]", state="detached")
-    return text
+    """The message on the page, when it is there and a new run could begin."""
+    page.wait_for_selector("#error")
+    page.wait_for_selector("#go:enabled")
+    return str(page.text_content("#error .prose, #error .html-container, #error").strip())
 
 
 def tab(page: Any, name: str) -> None:
@@ -604,6 +655,7 @@ def test_from_files_to_slider_space_distance_and_download(
         seen.append(shade(page, "#slider")[60:-60, 60:-60])
     coarse = [float((np.abs(np.diff(x, axis=1)).sum(-1) > 0).mean()) for x in seen]
     assert coarse[0] < coarse[1]  # the low map is made of squares
+    assert page.locator("#legend i").first.bounding_box()["width"] > 100
     before = page.text_content("#legend")
     pick(page, "#right", "error")
     until(lambda: "error" in page.text_content("#legend") and page.text_content("#legend") != before)
@@ -625,7 +677,6 @@ def test_from_files_to_slider_space_distance_and_download(
     assert f"depth {depth[70, 20]:.3f} m" in told
 
     # In space: something is there, it turns, and its points can be seen alone.
-    tab(page, "In space")
     page.wait_for_selector("#space canvas")
     background = np.array([15, 18, 20])
 
@@ -667,11 +718,16 @@ def test_a_bad_file_is_told_as_the_command_tells_it(
         page.click("#go:enabled")
         unit = ["--unit", "mm"] if name != "low.png" else []
         told = crispdepth("predict", "--low", name, "--rgb", "rgb.png", "-o", "o.png", *unit).stderr.strip()
+        page.wait_for_selector(f"#error:has-text('{name}')")
         assert f"error: {complaint(page)}" == on_page(told)
         if name == "low.png":
             pick(page, "#unit", MM)
     choose(page, low=sample / "low.png")
     sharpen(page)  # the page is not stuck
+    choose(page, low=tmp_path / "half.png")
+    page.click("#go:enabled")
+    page.wait_for_selector("#error:has-text('half.png')")
+    assert complaint(page).endswith("Below is still the result before.")
 
 
 def test_a_confidence_that_does_not_tell_its_scale_is_given_one(
@@ -689,7 +745,8 @@ def test_a_confidence_that_does_not_tell_its_scale_is_given_one(
     page.click("#more button")
     page.get_by_label("Least confidence").fill("half")
     page.click("#go:enabled")
-    assert complaint(page) == "min confidence 'half' is no number"
+    page.wait_for_selector("#error:has-text('“Least confidence”')")
+    assert complaint(page) == "“Least confidence” 'half' is no number"
     page.get_by_label("Least confidence").fill("")
     page.get_by_label("Full confidence").fill("100")
     sharpen(page)
@@ -728,7 +785,7 @@ def test_long_work_shows_how_far_it_is_and_can_be_cancelled(new_page: Callable[.
     for page in (waiting, running):  # one that has not begun is cancelled, too
         page.click("#cancel")
         page.wait_for_selector("#cancel", state="hidden")
-        reads(page, "#lines", "cancelled")
+        assert complaint(page) == "cancelled"
         assert page.is_enabled("#go")
         assert page.locator("#slider img").count() == 0
 
@@ -760,7 +817,8 @@ def test_files_dropped_together_find_their_places_and_only_rows_that_matter_are_
     assert page.input_value("#right input") == "fgs"
     shutil.copy(sample / "rgb.png", tmp_path / "second.png")
     drop(sample / "rgb.png", tmp_path / "second.png")
-    assert complaint(page) == "second.png: there is one rgb already (rgb.png): give one of them"
+    told = "second.png: there is one rgb already (rgb.png): give one of them"
+    assert page.text_content("[data-testid=toast-text]").strip() == told
 
 
 def test_an_example_is_sharpened_and_files_of_the_command_line_are_there(
@@ -773,6 +831,15 @@ def test_an_example_is_sharpened_and_files_of_the_command_line_are_there(
     pick(page, "#model", "bicubic")
     sharpen(page)
     assert "RMSE against the truth" in page.input_value("#lines textarea")
+    choose(page, low=sample / "low.png")  # a file of one's own: nothing of the example stays beside it
+    page.wait_for_selector("#file-rgb:not(:has-text('rgb'))")
+    page.locator("#unit input").fill("realsense:0.00025")
+    page.keyboard.press("Enter")
+    page.locator("#scale textarea, #scale input").fill("4")
+    sharpen(page)
+    read = re.search(r"unit realsense:0.00025, median (\S+) m", page.input_value("#lines textarea"))
+    assert read is not None
+    assert not page.locator("#file-truth").is_visible()
     with serving(sample / "low.png", sample / "rgb.png") as url:
         page = new_page(url)
         for role in ("low", "rgb"):

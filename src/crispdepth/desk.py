@@ -7,6 +7,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -27,10 +28,19 @@ from crispdepth.models.catalog import CATALOG, default
 from crispdepth.outputs import kept_of, outputs_of
 from crispdepth.types import InputError, Model
 
+RUNS_KEPT = 6  # results in memory, of all pages: about 80 MB each for a phone's 1440x1920
+
 EXAMPLES = {  # scenes made on the spot: seed, scale, what to see
     "a room, 8 times smaller": (7, 8),
     "another, 4 times smaller": (12, 4),
     "a third, 16 times smaller": (21, 16),
+}
+NUMBERS = {  # fields of the page, by the command's names
+    "scale": "scale",
+    "fov_deg": "fov",
+    "focal_px": "focal",
+    "min_confidence": "min-confidence",
+    "confidence_max": "confidence-max",
 }
 EXAMPLE_FILES = {"low": "low.png", "rgb": "rgb.png", "truth": "truth.png", "intrinsics": "intrinsics.json"}
 
@@ -50,12 +60,25 @@ class Desk:
         self.folder = Path(tempfile.mkdtemp(prefix="crispdepth-view-"))
         self.making = threading.Lock()  # one example is made at a time
         self.runs: list[Run] = []  # that are going on
+        self.done: list[Run] = []  # whose results are kept
+
+    def stop(self) -> None:
+        """End what runs: torch must not be at work in a thread while the process ends."""
+        for _ in range(600):
+            for run in (running := list(self.runs)):
+                run.stopped = True
+            if not running:
+                return
+            time.sleep(0.1)
 
     def close(self) -> None:
         """Stops what runs and removes every file that was handed in."""
-        for run in self.runs:
-            run.stopped = True
+        self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def is_example(self, path: str | None) -> bool:
+        """Whether a file is one of an example."""
+        return path is not None and Path(path).parent.parent == self.folder and Path(path).parent.name.startswith("ex")
 
     def example(self, name: str) -> dict[str, Path]:
         """The files of a made-up scene, by role; made when first asked for."""
@@ -114,6 +137,9 @@ class Desk:
         self.runs.append(run)
         try:
             _carry_out(run)
+            self.done.append(run)
+            while len(self.done) > RUNS_KEPT:
+                self.done.pop(0).forget()
         except (MemoryError, RuntimeError) as error:
             short = isinstance(error, MemoryError) or "memory" in str(error)
             cure = "not enough memory: ask for fewer times as large as the depth, or use a smaller picture"
@@ -126,6 +152,12 @@ class Desk:
             raise InputError(self.told(error, run)) from error
         finally:
             self.runs.remove(run)
+
+    def drop(self, run: Run | None) -> None:
+        """Let go of a result that is no longer looked at."""
+        if run in self.done:
+            self.done.remove(run)
+            run.forget()
 
     def told(self, error: BaseException, run: Run | None = None) -> str:
         """What the page says of an error."""
@@ -140,7 +172,7 @@ def _settings(wishes: Mapping[str, Any], files: Mapping[str, Path]) -> Settings:
         try:
             return float(text) if text else None
         except ValueError as error:
-            raise InputError(f"{name.replace('_', ' ')} {shown(text)!r} is no number") from error
+            raise InputError(f"--{NUMBERS[name]} {shown(text)!r} is no number") from error
 
     typed = str(wishes.get("intrinsics") or "").strip()
     if typed and not re.fullmatch(r"[-+\d.,eE\s]+", typed):  # a path would be one of this machine
@@ -151,12 +183,13 @@ def _settings(wishes: Mapping[str, Any], files: Mapping[str, Path]) -> Settings:
             read_intrinsics(intrinsics)
         except InputError as error:
             raise InputError(str(error).replace(intrinsics, Path(intrinsics).name)) from error
+    fov_deg = number("fov_deg")
     depth_there, sure = "low" in files, "confidence" in files
     return Settings(
         unit=str(wishes.get("unit") or "") or None,
         scale=number("scale") if depth_there else None,
         intrinsics=intrinsics,
-        fov_deg=number("fov_deg") or Settings.fov_deg,
+        fov_deg=Settings.fov_deg if fov_deg is None else fov_deg,
         focal_px=None if depth_there else number("focal_px"),
         keep_holes=bool(wishes.get("keep_holes")) and depth_there,
         nan_holes=bool(wishes.get("nan_holes")) and depth_there,
@@ -184,14 +217,18 @@ def _carry_out(run: Run) -> None:
 
 
 def _watch(model: Model, run: Run) -> None:
-    """Progress and a way out before each layer; a filter has none, so it ends before it is cancelled."""
+    """Progress and a way out before each layer; a filter has none, so it ends before it is cancelled.
+
+    A large map goes through a network tile by tile, nobody says here how many: progress slows down, and never stops.
+    """
     total = sum(1 for _ in model.modules())
     seen = 0
 
     def before(module: nn.Module, _: object) -> None:
         nonlocal seen
         seen += 1
-        run.reach(f"sharpening, step {seen}", 0.08 + 0.8 * min(seen / max(total, 1), 1))
+        rounds = seen / max(total, 1)
+        run.reach(f"sharpening, step {seen}", 0.08 + 0.8 * (0.8 * rounds if rounds < 1 else 1 - 0.2 / rounds))
 
     for module in model.modules():
         module.register_forward_pre_hook(before)

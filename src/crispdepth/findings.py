@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -31,10 +32,10 @@ BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 DOWNLOADS = {  # name: the field of Job that asks for it, and what it is
     "sharp.png": ("out", "16-bit PNG"),
-    "sharp.exr": ("out", "EXR, float metres"),
-    "sharp.tif": ("out", "TIFF, float metres"),
-    "sharp.pfm": ("out", "PFM, float metres"),
-    "sharp.npy": ("out", "numpy, float metres"),
+    "sharp.exr": ("out", "EXR, floats"),
+    "sharp.tif": ("out", "TIFF, floats"),
+    "sharp.pfm": ("out", "PFM, floats"),
+    "sharp.npy": ("out", "numpy, floats"),
     "sharp.npz": ("out", "numpy with mask and unit"),
     "cloud.ply": ("points", "point cloud"),
     "mesh.glb": ("mesh", "mesh for any 3-D program"),
@@ -42,7 +43,7 @@ DOWNLOADS = {  # name: the field of Job that asks for it, and what it is
     "view.png": ("picture", "comparison to look at"),
     "classes.png": ("classes", "what is what, by number"),
     "confidence.png": ("out_confidence", "confidence, 0..255"),
-    "error.exr": ("out_confidence", "expected error, metres"),
+    "error.exr": ("out_confidence", "expected error, floats"),
 }
 
 
@@ -87,6 +88,7 @@ class Run:
     files: Mapping[str, Path]
     tell: Callable[[float, str], object] = lambda share, stage: None
     stopped: bool = False
+    over: bool = False  # the result is no longer kept
     lines: list[str] = field(default_factory=list)
     work: Work | None = None
     kept: np.ndarray | None = None
@@ -97,6 +99,11 @@ class Run:
         if self.stopped:
             raise Cancelled
         self.tell(share, stage)
+
+    def forget(self) -> None:
+        """Let go of the result and remove its files."""
+        self.work, self.kept, self.views, self.over = None, None, {}, True
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def one_line(error: BaseException, folder: Path, run: Run | None = None) -> str:
@@ -266,7 +273,9 @@ def surface(run: Run, name: str) -> tuple[Path | None, str]:
         write_mesh(path, grid_mesh(depth, valid, thinned, rgb))
     except InputError as error:
         return None, str(error)
-    return path, on_page(note)
+    left_out = "What was not measured is left out"
+    thinner = f", and so are pixels until the longer side has {SHOWN_MESH_PX}: mesh.glb has all" if step > 1 else ""
+    return path, f"{on_page(note)}. {left_out}{thinner}."
 
 
 def measure(run: Run, pixels: Iterable[tuple[int, int]]) -> dict[str, Any]:
@@ -336,5 +345,5 @@ def download(run: Run, name: str, out_unit: str | None = None) -> Path:
 
 def work_of(run: Run) -> Work:
     if run.work is None:
-        raise InputError("there is no result yet")
+        raise InputError("this result is no longer kept: sharpen it again" if run.over else "there is no result yet")
     return run.work

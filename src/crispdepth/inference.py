@@ -313,11 +313,13 @@ def check_size(size: Size, model: Model, low: Size) -> None:
     need: float = pixels * model.bytes_per_pixel
     if hasattr(model, "local") and pixels >= TILE_FROM and tileable(low, (height, width)):
         need = min(need, TILE_BYTES + pixels * TILED_BYTES_PER_PIXEL)
-    if height * width > MAX_PIXELS or need > memory:
-        raise InputError(
-            f"size {width}x{height} needs about {need / 2**30:.1f} GiB and this machine has "
-            f"{memory / 2**30:.1f} (limit {MAX_PIXELS / 1e6:.0f} megapixels): ask for less with --size (size=…)"
-        )
+    less = "ask for less with --size (size=…)"
+    if pixels > MAX_PIXELS:
+        millions, most = pixels / 1e6, MAX_PIXELS / 1e6
+        raise InputError(f"size {width}x{height} is {millions:.0f} megapixels, above the limit of {most:.0f}: {less}")
+    if need > memory:
+        of = f"{need / 2**30:.1f} GiB and this machine has {memory / 2**30:.1f}"
+        raise InputError(f"size {width}x{height} needs about {of}: {less}")
 
 
 def _one_shape(one: Size, other: Size) -> bool:

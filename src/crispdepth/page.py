@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +42,7 @@ ROLES = {  # of files handed in: their boxes
     "intrinsics": "Intrinsics: .json .yaml .pincam .txt",
 }
 OUT_UNITS = [u.name for u in UNITS.values() if u.integer and u.metres is not None and ":" not in u.name]
-BOX_PX = 96
+BOX_PX = 128
 CLICK = "Click a point for its depth; click a second one for the distance between them."
 
 
@@ -57,7 +56,12 @@ def page(desk: Desk, given: Mapping[str, Path]) -> gr.Blocks:
             with gr.Column(scale=1, min_width=320):
                 fields = _fields(desk, given)
             with gr.Column(scale=3, min_width=480):
-                results = _results()
+                with gr.Row():
+                    fields["go"] = gr.Button(
+                        "Sharpen", variant="primary", interactive=bool(desk.choices(given)[0]), elem_id="go"
+                    )
+                    fields["cancel"] = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel")
+                results = _results(desk)
         _files_and_models(desk, fields)
         _runs(desk, fields, results)
         _looking(desk, results)
@@ -68,7 +72,8 @@ def _fields(desk: Desk, given: Mapping[str, Path]) -> dict[str, Any]:
     """What a person hands in and chooses, by name."""
     names, usual = desk.choices(given)
     units = [("as the file says (floats: metres)", "")]
-    units += [(f"{unit.name}: {unit.text}", unit.name) for unit in UNITS.values()]
+    units += [(f"{unit.name}: {unit.text.split(':')[0]}", unit.name) for unit in UNITS.values() if ":" not in unit.name]
+    units.insert(-2, ("realsense:0.001, or another number of metres", "realsense:0.001"))
     boxes: dict[str, Any] = {}
     made: dict[str, Any] = {"boxes": boxes}
 
@@ -89,8 +94,6 @@ def _fields(desk: Desk, given: Mapping[str, Path]) -> dict[str, Any]:
         names, value=usual, label="Model", info=desk.about(usual), allow_custom_value=True, elem_id="model"
     )
     made["scale"] = gr.Textbox(label="Times as large as the depth", placeholder="the picture's size", elem_id="scale")
-    made["go"] = gr.Button("Sharpen", variant="primary", interactive=bool(names), elem_id="go")
-    made["cancel"] = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel")
     with gr.Accordion("Holes, confidence, alignment", open=False, elem_id="more") as made["more"]:
         made["keep_holes"] = gr.Checkbox(label="leave holes instead of filling them")
         made["nan_holes"] = gr.Checkbox(label="NaN and inf mean no reading")
@@ -106,17 +109,18 @@ def _fields(desk: Desk, given: Mapping[str, Path]) -> dict[str, Any]:
     return made
 
 
-def _results() -> dict[str, Any]:
+def _results(desk: Desk) -> dict[str, Any]:
     """What a person sees of a result, by name."""
-    made: dict[str, Any] = {"run": gr.State(), "shown": gr.State(delete_callback=_forget), "points": gr.State([])}
-    made["lines"] = gr.Textbox(label="What was done", lines=3, max_lines=8, elem_id="lines")
+    made: dict[str, Any] = {"run": gr.State(), "shown": gr.State(delete_callback=desk.drop), "points": gr.State([])}
+    made["error"] = gr.HTML(visible=False, elem_id="error")
+    made["lines"] = gr.Textbox(label="What was done", lines=5, max_lines=9, elem_id="lines")
     with gr.Tabs() as made["tabs"]:
         with gr.Tab("Compare", id="compare"):
             with gr.Row():
                 made["left"] = gr.Dropdown([], label="left", elem_id="left")
                 made["right"] = gr.Dropdown([], label="right", elem_id="right")
                 made["zoom"] = gr.Dropdown(
-                    [("whole", 1), ("4 times, around the clicked point", 4), ("16 times", 16)],
+                    [("whole", 1), ("4 times, around the point measured", 4), ("16 times", 16)],
                     value=1,
                     label="size",
                     elem_id="zoom",
@@ -131,25 +135,16 @@ def _results() -> dict[str, Any]:
                 elem_id="slider",
             )
         with gr.Tab("Measure", id="measure"):
-            made["measured"] = gr.Textbox(CLICK, label="Distance", lines=3, elem_id="measured")
+            made["measured"] = gr.Textbox(
+                CLICK, label="In what stands right in the comparison", lines=3, elem_id="measured"
+            )
             made["clickable"] = gr.Image(
-                label="what stands right in the comparison",
+                show_label=False,
                 format="png",
                 interactive=False,
                 buttons=["fullscreen"],
                 elem_id="clickable",
             )
-        with gr.Tab("In space", id="space", render_children=True) as made["space_tab"]:
-            made["mode"] = gr.Radio(
-                [("surface", "solid"), ("points", "point_cloud"), "wireframe"], value="solid", label="as"
-            )
-            made["space"] = gr.Model3D(
-                label="drag to turn, wheel to come closer",
-                clear_color=(0.06, 0.07, 0.08, 1),
-                height=560,
-                elem_id="space",
-            )
-            made["note"] = gr.Markdown(elem_id="note")
         with gr.Tab("Histogram", id="histogram"):
             made["histogram"] = gr.LinePlot(
                 x="depth", y="share", color="of", y_title="% of the pixels", height=360, elem_id="plot"
@@ -164,6 +159,15 @@ def _results() -> dict[str, Any]:
             made["made"] = gr.File(
                 label="Click a size to download", file_count="multiple", interactive=False, elem_id="made"
             )
+    gr.Markdown("### In space")
+    made["mode"] = gr.Radio([("surface", "solid"), ("points", "point_cloud"), "wireframe"], value="solid", label="as")
+    made["space"] = gr.Model3D(
+        label="drag to turn, wheel to come closer",
+        clear_color=(0.06, 0.07, 0.08, 1),
+        height=560,
+        elem_id="space",
+    )
+    made["note"] = gr.Markdown(elem_id="note")
     return made
 
 
@@ -191,16 +195,20 @@ def _files_and_models(desk: Desk, fields: Mapping[str, Any]) -> None:
             gr.update(interactive=bool(names)),
         ]
 
-    def sort(dropped: list[str], low: str | None) -> list[Any]:
-        with _refused(desk):
-            found = told_apart(map(Path, dropped), bool(low))
-        return [None, *(_path(found[role]) if role in found else gr.skip() for role in boxes)]
+    def own(*files: str | None) -> list[Any]:
+        """An example's files go when a person hands in others; what came meanwhile stays."""
+        return [None if desk.is_example(file) else gr.skip() for file in files]
 
-    def example(name: str | None) -> list[Any]:
-        if name is None:
-            return [gr.skip()] * (len(boxes) + 2)
+    def sort(dropped: list[str], *files: str | None) -> list[Any]:
+        there = files[0] is not None and not desk.is_example(files[0])
+        with _refused(desk):
+            found = told_apart(map(Path, dropped), there)
+        kept = dict(zip(boxes, own(*files), strict=True))
+        return [None, *(_path(found[role]) if role in found else kept[role] for role in boxes)]
+
+    def example(name: str) -> list[Any]:
         found = desk.example(name)
-        return [None, "mm", *(_path(found.get(role)) for role in boxes)]
+        return ["mm", *(_path(found.get(role)) for role in boxes)]
 
     chosen = [model, fields["unit"], fields["scale"], fields["more"], fields["go"]]
     # Gradio shows an error only of what goes through its queue; nothing here waits for a run.
@@ -208,11 +216,10 @@ def _files_and_models(desk: Desk, fields: Mapping[str, Any]) -> None:
     gr.on([box.change for box in paths], choose, [picked, *paths], chosen, trigger_mode="always_last", **quiet)
     model.input(lambda name: (name, gr.update(info=desk.about(name))), model, [picked, model], **quiet)
     dropped = fields["dropped"]
-    sorting = dropped.upload(sort, [dropped, boxes["low"]], [dropped, *paths], **quiet)
+    sorting = dropped.upload(sort, [dropped, *paths], [dropped, *paths], **quiet)
     sorting.failure(lambda: None, None, dropped, **quiet)
-    fields["example"].input(
-        example, fields["example"], [fields["example"], fields["unit"], *paths], api_visibility="private"
-    )
+    gr.on([box.upload for box in (boxes["low"], boxes["rgb"])], own, paths, paths, **quiet)
+    fields["example"].input(example, fields["example"], [fields["unit"], *paths], api_visibility="private")
 
 
 # ------------------------------------------------------------------------------- a run
@@ -224,25 +231,39 @@ def _runs(desk: Desk, fields: Mapping[str, Any], results: Mapping[str, Any]) -> 
     busy = [fields["go"], fields["cancel"]]
     idle = (gr.update(interactive=True), gr.update(visible=False))
 
-    def begin(model: str | None, *values: Any) -> tuple[Any, ...]:
+    def begin(model: str | None, *values: Any) -> dict[Any, Any]:
         files = {role: Path(path) for role, path in zip(boxes, values, strict=False) if path}
         wishes = dict(zip(options, values[len(boxes) :], strict=True))
-        with _refused(desk):
+        try:
             run = desk.begin(model, files, wishes)
-        return run, gr.update(interactive=False), gr.update(visible=True)
+        except InputError as error:
+            return {results["run"]: None, results["error"]: _problem(desk.told(error))}
+        off, on = gr.update(interactive=False), gr.update(visible=True)
+        return {
+            results["run"]: run,
+            results["error"]: gr.update(visible=False),
+            fields["go"]: off,
+            fields["cancel"]: on,
+        }
 
     def work(
-        run: Run,
+        run: Run | None,
         before: Run | None,
         left: str | None,
         right: str | None,
+        mode: str,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  # Gradio looks for it here
     ) -> dict[Any, Any]:
+        if run is None:  # refused before any work
+            return {results["run"]: None}
         run.tell = lambda share, stage: progress(share, desc=stage)
-        with _refused(desk, run):
+        try:
             desk.carry_out(run)
-            names = offered(run)
-        _forget(before)
+            names, (space, note) = offered(run), surface(run, mode)
+        except (InputError, Cancelled) as error:
+            text = "cancelled" if isinstance(error, Cancelled) else desk.told(error, run)
+            return {results["error"]: _problem(text, before)}
+        desk.drop(before)
         views = list(run.views)
         left, right = left if left in views else views[0], right if right in views else Path(run.model).name
         news = {
@@ -256,27 +277,33 @@ def _runs(desk: Desk, fields: Mapping[str, Any], results: Mapping[str, Any]) -> 
             "legend": legend(run, left, right),
             "slider": compared(run, left, right, 1, []),
             "measured": CLICK,
-            "clickable": gr.update(value=marked(run, right, []), label=right),
-            "space": None,
-            "histogram": pd.DataFrame(histogram(run)),
+            "clickable": marked(run, right, []),
+            "space": gr.update(value=_path(space), display_mode=mode),
+            "note": note,
+            "histogram": gr.update(value=pd.DataFrame(histogram(run)), x_title=f"depth, {work_of(run).result.unit}"),
             "kinds": gr.update(choices=[(f"{name}: {DOWNLOADS[name][1]}", name) for name in names], value=[]),
             "made": None,
         }
         return {results[name]: value for name, value in news.items()}
 
-    def stop(run: Run | None) -> tuple[Any, ...]:
+    def stop(run: Run | None, before: Run | None) -> tuple[Any, ...]:
         if run is not None:
             run.stopped = True
-        return ("cancelled", *idle)
+        return (_problem("cancelled", before), *idle)
 
     private: dict[str, Any] = {"api_visibility": "private"}
     asked = [fields["model"], *boxes.values(), *(fields[name] for name in options)]
     begun = fields["go"].click(
-        begin, asked, [results["run"], *busy], concurrency_limit=None, show_progress="hidden", **private
+        begin,
+        asked,
+        [results["run"], results["error"], *busy],
+        concurrency_limit=None,
+        show_progress="hidden",
+        **private,
     )
     working = begun.success(
         work,
-        [results[name] for name in ("run", "shown", "left", "right")],
+        [results[name] for name in ("run", "shown", "left", "right", "mode")],
         list(results.values()),
         show_progress_on=[results["lines"]],
         concurrency_id="model",
@@ -284,17 +311,25 @@ def _runs(desk: Desk, fields: Mapping[str, Any], results: Mapping[str, Any]) -> 
     )
     for after in (working.then, working.failure):  # done or cancelled; failed
         after(lambda: idle, None, busy, queue=False, show_progress="hidden", **private)
-    fields["cancel"].click(stop, results["run"], [results["lines"], *busy], queue=False, cancels=[working], **private)
+    fields["cancel"].click(
+        stop, [results["run"], results["shown"]], [results["error"], *busy], queue=False, cancels=[working], **private
+    )
+
+
+def _problem(text: str, before: Run | None = None) -> Any:
+    """What went wrong, above the result; and whose the result is, if there is one."""
+    below = "" if before is None or before.over else "\nBelow is still the result before."
+    return gr.update(value=html.escape(text + below), visible=True)
 
 
 @contextmanager
 def _refused(desk: Desk, run: Run | None = None) -> Iterator[None]:
-    """What the command would say, on the page until it is closed."""
+    """What cannot be done, as a message that goes by itself."""
     try:
         yield
-    except (InputError, Cancelled) as error:
-        text = "cancelled" if isinstance(error, Cancelled) else desk.told(error, run)
-        raise gr.Error(html.escape(text), duration=None, title="This did not work", print_exception=False) from error
+    except InputError as error:
+        text = html.escape(desk.told(error, run))
+        raise gr.Error(text, title="This did not work", print_exception=False) from error
 
 
 # ------------------------------------------------------------------------------- looking at the result
@@ -302,21 +337,24 @@ def _refused(desk: Desk, run: Run | None = None) -> Iterator[None]:
 
 def _looking(desk: Desk, results: Mapping[str, Any]) -> None:
     def compare(run: Run | None, left: str, right: str, zoom: int, points: list[Point]) -> list[Any]:
-        if run is None or left not in run.views or right not in run.views:
+        if run is None:
             return [gr.skip()] * 3
-        image = gr.update(value=marked(run, right, points), label=right)
-        return [compared(run, left, right, zoom, points), legend(run, left, right), image]
+        with _refused(desk, run):
+            image = marked(run, right, points)
+            return [compared(run, left, right, zoom, points), legend(run, left, right), image]
 
     def click(run: Run | None, right: str, points: list[Point], event: gr.SelectData) -> list[Any]:
         if run is None:
             return [gr.skip()] * 3
-        points = [*(points if len(points) == 1 else []), pixel(run, event.index)]
-        return [points, said(measure(run, points)), marked(run, right, points)]
+        with _refused(desk, run):
+            points = [*(points if len(points) == 1 else []), pixel(run, event.index)]
+            return [points, said(measure(run, points)), marked(run, right, points)]
 
     def turn(run: Run | None, mode: str) -> list[Any]:
         if run is None:
             return [gr.skip()] * 2
-        path, note = surface(run, mode)  # a file of its own for each mode: Gradio heeds a mode when it loads a file
+        with _refused(desk, run):
+            path, note = surface(run, mode)  # a file for each mode: Gradio heeds a mode when it loads a file
         return [gr.update(value=_path(path), display_mode=mode), note]
 
     def make(run: Run | None, names: list[str], out_unit: str) -> list[str]:
@@ -343,22 +381,10 @@ def _looking(desk: Desk, results: Mapping[str, Any]) -> None:
         show_progress="hidden",
         **private,
     )
-    # Gradio draws nothing in a tab that was not open when its file came, so it comes when the tab is opened.
-    gr.on(
-        [results["space_tab"].select, results["mode"].input],
-        turn,
-        [shown, results["mode"]],
-        [results["space"], results["note"]],
-        show_progress="hidden",
-        **private,
+    results["mode"].input(
+        turn, [shown, results["mode"]], [results["space"], results["note"]], show_progress="hidden", **private
     )
     results["make"].click(make, [shown, results["kinds"], results["out_unit"]], results["made"], **private)
-
-
-def _forget(run: Run | None) -> None:
-    """Remove what was made of a result."""
-    if run is not None:
-        shutil.rmtree(run.folder, ignore_errors=True)
 
 
 def _path(path: Path | None) -> str | None:

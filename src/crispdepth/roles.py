@@ -1,4 +1,4 @@
-"""Which of some files is what: a picture, depth, its truth, intrinsics; by what they hold."""
+"""Which of some files is what: a picture, depth, its truth, its confidence, intrinsics; by what they hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crispdepth.types import InputError
 
 
 def told_apart(paths: Iterable[Path], depth_there: bool = False) -> dict[str, Path]:
-    """Files by role: a colour picture, depth, a larger depth as its truth, intrinsics.
+    """Files by role: a colour picture, depth, a larger depth as its truth, intrinsics; a confidence by its name.
 
     Grey 8-bit pictures count as depth only where there is none of more bits: beside it (or where ``depth_there`` says
     that there is one already) they are what an infrared camera saw. Raises InputError for a file that cannot be read,
@@ -26,6 +26,8 @@ def told_apart(paths: Iterable[Path], depth_there: bool = False) -> dict[str, Pa
         if path.suffix.lower() in (".json", ".yaml", ".yml", ".pincam", ".txt"):
             read_intrinsics(path)
             _add(found, "intrinsics", path)
+        elif "conf" in path.stem.lower():
+            _add(found, "confidence", path)
         elif _is_colour(path):
             _add(found, "rgb", path)
         else:

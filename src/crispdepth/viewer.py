@@ -26,7 +26,12 @@ POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:; "
     "connect-src 'self' blob: data: ws:; frame-ancestors 'none'"
 )
-STYLE = ".legend {display: flex; gap: .7em; flex-wrap: wrap; align-items: center} .legend i {width: 1em; height: 1em}"
+STYLE = """
+.legend {display: flex; gap: .3em 1.5em; flex-wrap: wrap}
+.legend i {display: inline-block; width: 1em; height: .8em; margin: 0 .3em}
+#lines textarea {font-family: ui-monospace, monospace}
+#error {border-left: .3em solid #dc2626; padding: .4em .8em; white-space: pre-wrap}
+"""
 
 
 # ------------------------------------------------------------------------------- from start to Ctrl-C
@@ -40,7 +45,9 @@ def view(
     Raises InputError for files and models that cannot be read and an address that is taken.
     """
     with serving(files, host, port, own, browser) as url, suppress(KeyboardInterrupt):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the files handed in are removed then, too
+        for name in ("SIGTERM", "SIGHUP"):  # the files handed in are removed then, too
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.default_int_handler)
         say(f"the viewer is at {url} (Ctrl-C ends it)")
         if host not in LOOPBACK:
             say("everyone who reaches this machine can use it: there is no password")
@@ -78,6 +85,7 @@ def serving(
         try:
             yield f"http://{'127.0.0.1' if host in ('0.0.0.0', '') else host}:{port}/"
         finally:
+            desk.stop()
             blocks.close(verbose=False)
 
 
