@@ -46,12 +46,11 @@ BOX_PX = 128
 CLICK = "Click a point for its depth; click a second one for the distance between them."
 
 
-def page(desk: Desk, given: Mapping[str, Path]) -> gr.Blocks:
-    """The page, with the files of the command line in their boxes. Call it inside ``_cache``."""
+def page(desk: Desk, given: Mapping[str, Path], here: bool) -> gr.Blocks:
+    """The page, with the files of the command line in their boxes; ``here``: for this machine alone."""
     with gr.Blocks(title="crispdepth", analytics_enabled=False, fill_width=True) as blocks:
-        gr.Markdown(
-            "# crispdepth\nWhat the sensor gave you in, sharp metric depth out. Your files stay on this machine."
-        )
+        whose = "Your files stay on this machine." if here else "Your files go to the machine that serves this page."
+        gr.Markdown(f"# crispdepth\nWhat the sensor gave you in, sharp metric depth out. {whose}")
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
                 fields = _fields(desk, given)
@@ -151,7 +150,7 @@ def _results(desk: Desk) -> dict[str, Any]:
             )
         with gr.Tab("Download", id="download"):
             gr.Markdown("Byte for byte what `crispdepth predict` writes.")
-            made["kinds"] = gr.CheckboxGroup([], label="Files", elem_id="kinds")
+            made["kinds"] = gr.CheckboxGroup([], label="Files", show_select_all=True, elem_id="kinds")
             made["out_unit"] = gr.Dropdown(
                 OUT_UNITS, value=OUT_UNITS[0], label="Unit of the 16-bit PNG", elem_id="out-unit"
             )

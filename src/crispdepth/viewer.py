@@ -50,7 +50,8 @@ def view(
                 signal.signal(getattr(signal, name), signal.default_int_handler)
         say(f"the viewer is at {url} (Ctrl-C ends it)")
         if host not in LOOPBACK:
-            say("everyone who reaches this machine can use it: there is no password")
+            say("from elsewhere: this machine's name or address in place of 127.0.0.1; everyone who reaches it can use")
+            say("the page: there is no password")
         threading.Event().wait()
 
 
@@ -62,7 +63,7 @@ def serving(
     port = _free(host, port)
     given = told_apart(files)
     with closing(Desk(own)) as desk, _cache(desk.folder):
-        blocks = page(desk, given)
+        blocks = page(desk, given, host in LOOPBACK)
         blocks.queue(default_concurrency_limit=1)
         hosts = [host, "127.0.0.1", "localhost"] if host in LOOPBACK else ["*"]
         blocks.launch(
