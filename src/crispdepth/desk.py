@@ -23,7 +23,7 @@ from crispdepth.data.sample import write_sample
 from crispdepth.engines import Wanted, lines_of, opened
 from crispdepth.findings import Cancelled, Run, draw, on_page, one_line
 from crispdepth.intrinsics import read_intrinsics
-from crispdepth.job import Job, Settings
+from crispdepth.job import Job, Settings, read_depth
 from crispdepth.models.catalog import CATALOG, default
 from crispdepth.outputs import kept_of, outputs_of
 from crispdepth.types import InputError, Model
@@ -202,6 +202,8 @@ def _settings(wishes: Mapping[str, Any], files: Mapping[str, Path]) -> Settings:
 def _carry_out(run: Run) -> None:
     run.reach("reading the files", 0.02)
     found = read(run.job, run.settings)
+    if run.job.truth is not None:
+        read_depth(run.job.truth, run.job, run.settings)  # what is wrong with it is told before the work
     run.reach("loading the model", 0.04)
     model, choice = opened(run.model)
     _watch(model, run)

@@ -274,8 +274,8 @@ def surface(run: Run, name: str) -> tuple[Path | None, str]:
     except InputError as error:
         return None, str(error)
     left_out = "What was not measured is left out"
-    thinner = f", and so are pixels until the longer side has {SHOWN_MESH_PX}: mesh.glb has all" if step > 1 else ""
-    return path, f"{on_page(note)}. {left_out}{thinner}."
+    thinner = " Shown with fewer pixels: mesh.glb has all." if step > 1 else ""
+    return path, f"{on_page(note)}. {left_out}.{thinner}"
 
 
 def measure(run: Run, pixels: Iterable[tuple[int, int]]) -> dict[str, Any]:
@@ -320,7 +320,9 @@ def said(found: Mapping[str, Any]) -> str:
         lines.append(text if point["measured"] else f"{text} (filled: nothing was measured nearby)")
     if len(lines) == 2:
         far = found["distance"]
-        lines.insert(0, f"distance {far:.3f} m" if far is not None else "no distance: both points need depth in metres")
+        hole = any(point["depth"] is None for point in found["points"])
+        why = "a hole has no depth" if hole else "it needs depth in metres"
+        lines.insert(0, f"distance {far:.3f} m" if far is not None else f"no distance: {why}")
     return "\n".join(lines)
 
 

@@ -42,6 +42,8 @@ ROLES = {  # of files handed in: their boxes
     "intrinsics": "Intrinsics: .json .yaml .pincam .txt",
 }
 OUT_UNITS = [u.name for u in UNITS.values() if u.integer and u.metres is not None and ":" not in u.name]
+OTHERS = "Truth, confidence, intrinsics"
+ALONE = "4"  # times as large, where there is no picture to say it
 BOX_PX = 128
 CLICK = "Click a point for its depth; click a second one for the distance between them."
 
@@ -84,7 +86,7 @@ def _fields(desk: Desk, given: Mapping[str, Path]) -> dict[str, Any]:
     )
     box("low")
     box("rgb")
-    with gr.Accordion("Truth, confidence, intrinsics", open=bool(given.keys() - {"low", "rgb"}), elem_id="others"):
+    with gr.Accordion(OTHERS, open=bool(given.keys() - {"low", "rgb"}), elem_id="others") as made["others"]:
         for role in ("truth", "confidence", "intrinsics"):
             box(role)
     made["example"] = gr.Dropdown(list(EXAMPLES), value=None, label="Or an example: a made-up scene", elem_id="example")
@@ -92,7 +94,12 @@ def _fields(desk: Desk, given: Mapping[str, Path]) -> dict[str, Any]:
     made["model"] = gr.Dropdown(
         names, value=usual, label="Model", info=desk.about(usual), allow_custom_value=True, elem_id="model"
     )
-    made["scale"] = gr.Textbox(label="Times as large as the depth", placeholder="the picture's size", elem_id="scale")
+    made["scale"] = gr.Textbox(
+        ALONE if given.keys() >= {"low"} and "rgb" not in given else "",
+        label="Times as large as the depth",
+        placeholder="the picture's size",
+        elem_id="scale",
+    )
     with gr.Accordion("Holes, confidence, alignment", open=False, elem_id="more") as made["more"]:
         made["keep_holes"] = gr.Checkbox(label="leave holes instead of filling them")
         made["nan_holes"] = gr.Checkbox(label="NaN and inf mean no reading")
@@ -119,7 +126,7 @@ def _results(desk: Desk) -> dict[str, Any]:
                 made["left"] = gr.Dropdown([], label="left", elem_id="left")
                 made["right"] = gr.Dropdown([], label="right", elem_id="right")
                 made["zoom"] = gr.Dropdown(
-                    [("whole", 1), ("4 times, around the point measured", 4), ("16 times", 16)],
+                    [("whole", 1), ("4 times, around the point measured", 4), ("16 times, around it", 16)],
                     value=1,
                     label="size",
                     elem_id="zoom",
@@ -135,7 +142,7 @@ def _results(desk: Desk) -> dict[str, Any]:
             )
         with gr.Tab("Measure", id="measure"):
             made["measured"] = gr.Textbox(
-                CLICK, label="In what stands right in the comparison", lines=3, elem_id="measured"
+                CLICK, label="Depth and distance, in what stands right in the comparison", lines=3, elem_id="measured"
             )
             made["clickable"] = gr.Image(
                 show_label=False,
@@ -178,46 +185,59 @@ def _files_and_models(desk: Desk, fields: Mapping[str, Any]) -> None:
     paths = list(boxes.values())
     picked = gr.State()  # the model that a person chose: it stays while it can be used
 
-    def choose(picked: str | None, *files: str | None) -> list[Any]:
+    def choose(picked: str | None, times: str, *files: str | None) -> list[Any]:
         """Only models whose inputs are all there can be chosen, and only rows that matter are shown."""
         given = {role for role, file in zip(boxes, files, strict=True) if file}
         names, usual = desk.choices(given)
         name = picked if picked in names else usual
         alone = given >= {"rgb"} and "low" not in given
         unit = gr.update(visible=not alone or "truth" in given)
-        scale = gr.update(visible=not alone, placeholder="the picture's size" if "rgb" in given else "such as 4")
+        size = times if times not in ("", ALONE) else ALONE if "low" in given and "rgb" not in given else ""
+        others = [role for role in boxes if role in given and role not in ("low", "rgb")]
         return [
             gr.update(choices=names, value=name, info=desk.about(name)),
             unit,
-            scale,
+            gr.update(visible=not alone, value=size),
+            gr.update(label=f"{OTHERS}{': ' if others else ''}{' and '.join(others)}{' given' if others else ''}"),
             gr.update(visible=not alone),
             gr.update(interactive=bool(names)),
         ]
 
     def own(*files: str | None) -> list[Any]:
-        """An example's files go when a person hands in others; what came meanwhile stays."""
-        return [None if desk.is_example(file) else gr.skip() for file in files]
+        """An example's files and unit go when a person hands in others; what came meanwhile stays."""
+        gone = [desk.is_example(file) for file in files]
+        words = ["", None] if any(gone) else [gr.skip()] * 2
+        return [*words, *(None if each else gr.skip() for each in gone)]
 
     def sort(dropped: list[str], *files: str | None) -> list[Any]:
         there = files[0] is not None and not desk.is_example(files[0])
         with _refused(desk):
             found = told_apart(map(Path, dropped), there)
-        kept = dict(zip(boxes, own(*files), strict=True))
-        return [None, *(_path(found[role]) if role in found else kept[role] for role in boxes)]
+        unit, name, *rest = own(*files)
+        kept = dict(zip(boxes, rest, strict=True))
+        return [None, unit, name, *(_path(found[role]) if role in found else kept[role] for role in boxes)]
 
     def example(name: str) -> list[Any]:
         found = desk.example(name)
         return ["mm", *(_path(found.get(role)) for role in boxes)]
 
-    chosen = [model, fields["unit"], fields["scale"], fields["more"], fields["go"]]
+    chosen = [model, *(fields[name] for name in ("unit", "scale", "others", "more", "go"))]
     # Gradio shows an error only of what goes through its queue; nothing here waits for a run.
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-    gr.on([box.change for box in paths], choose, [picked, *paths], chosen, trigger_mode="always_last", **quiet)
+    gr.on(
+        [box.change for box in paths],
+        choose,
+        [picked, fields["scale"], *paths],
+        chosen,
+        trigger_mode="always_last",
+        **quiet,
+    )
     model.input(lambda name: (name, gr.update(info=desk.about(name))), model, [picked, model], **quiet)
     dropped = fields["dropped"]
-    sorting = dropped.upload(sort, [dropped, *paths], [dropped, *paths], **quiet)
+    words = [fields["unit"], fields["example"]]
+    sorting = dropped.upload(sort, [dropped, *paths], [dropped, *words, *paths], **quiet)
     sorting.failure(lambda: None, None, dropped, **quiet)
-    gr.on([box.upload for box in (boxes["low"], boxes["rgb"])], own, paths, paths, **quiet)
+    gr.on([box.upload for box in (boxes["low"], boxes["rgb"])], own, paths, [*words, *paths], **quiet)
     fields["example"].input(example, fields["example"], [fields["unit"], *paths], api_visibility="private")
 
 
@@ -226,17 +246,21 @@ def _files_and_models(desk: Desk, fields: Mapping[str, Any]) -> None:
 
 def _runs(desk: Desk, fields: Mapping[str, Any], results: Mapping[str, Any]) -> None:
     boxes = fields["boxes"]
-    options = [name for name in fields if name not in ("boxes", "dropped", "example", "model", "more", "go", "cancel")]
+    options = [
+        name
+        for name in fields
+        if name not in ("boxes", "dropped", "example", "model", "others", "more", "go", "cancel")
+    ]
     busy = [fields["go"], fields["cancel"]]
     idle = (gr.update(interactive=True), gr.update(visible=False))
 
-    def begin(model: str | None, *values: Any) -> dict[Any, Any]:
+    def begin(before: Run | None, model: str | None, *values: Any) -> dict[Any, Any]:
         files = {role: Path(path) for role, path in zip(boxes, values, strict=False) if path}
         wishes = dict(zip(options, values[len(boxes) :], strict=True))
         try:
             run = desk.begin(model, files, wishes)
         except InputError as error:
-            return {results["run"]: None, results["error"]: _problem(desk.told(error))}
+            return {results["run"]: None, results["error"]: _problem(desk.told(error), before)}
         off, on = gr.update(interactive=False), gr.update(visible=True)
         return {
             results["run"]: run,
@@ -291,7 +315,7 @@ def _runs(desk: Desk, fields: Mapping[str, Any], results: Mapping[str, Any]) -> 
         return (_problem("cancelled", before), *idle)
 
     private: dict[str, Any] = {"api_visibility": "private"}
-    asked = [fields["model"], *boxes.values(), *(fields[name] for name in options)]
+    asked = [results["shown"], fields["model"], *boxes.values(), *(fields[name] for name in options)]
     begun = fields["go"].click(
         begin,
         asked,

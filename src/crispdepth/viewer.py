@@ -52,7 +52,10 @@ def view(
         if host not in LOOPBACK:
             say("from elsewhere: this machine's name or address in place of 127.0.0.1; everyone who reaches it can use")
             say("the page: there is no password")
-        threading.Event().wait()
+        try:
+            threading.Event().wait()
+        finally:
+            say("ending, after what is at work")
 
 
 @contextmanager
