@@ -270,7 +270,7 @@ def _intrinsics(found: dict[str, Any]) -> Intrinsics:
     elif matrix is not None:
         numbers = _from_matrix(matrix)
     else:
-        names = shown(", ".join(found))[:80]
+        names = shown(", ".join(found))[:80] or "none"
         raise InputError(f"lacks fx, fy, cx, cy (it has {names}); add them or a 3x3 K")
     width, height = found.get("width"), found.get("height")
     if not all(v is None or type(v) is int for v in (width, height)):
