@@ -132,8 +132,13 @@ def _matrix_in(path: str) -> Intrinsics | None:
         text = file.read(2**20).decode("utf-8-sig", "replace")
         try:
             numbers = _floats(text)
-        except InputError:
-            return None
+        except InputError as error:
+            if "cam0" in text:
+                return None
+            cure = (
+                "a camera's .txt has the 9 numbers of K, 16, or is a calib.txt; if it is something else, leave it out"
+            )
+            raise InputError(f"holds no camera; {cure}") from error
         if len(numbers) == 16:
             numbers = [*numbers[0:3], *numbers[4:7], *numbers[8:11]]
         if len(numbers) != 9:

@@ -142,7 +142,10 @@ def _results(desk: Desk) -> dict[str, Any]:
             )
         with gr.Tab("Measure", id="measure"):
             made["measured"] = gr.Textbox(
-                CLICK, label="Depth and distance, in what stands right in the comparison", lines=3, elem_id="measured"
+                CLICK,
+                label="Depth and distance in the result, whatever picture is below",
+                lines=3,
+                elem_id="measured",
             )
             made["clickable"] = gr.Image(
                 show_label=False,
