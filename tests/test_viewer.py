@@ -395,10 +395,17 @@ def test_an_error_names_files_as_they_were_called(desk: Desk, sample: Path) -> N
 # ------------------------------------------------------------------------------- the server
 
 
+SLOW = """
+import time
+from torch.nn.modules.module import register_module_forward_pre_hook
+register_module_forward_pre_hook(lambda *_: time.sleep(1))
+"""
+
+
 @contextmanager
-def serving(*words: object, end: str = "SIGTERM", **there: str) -> Iterator[str]:
-    """The address of a `crispdepth view` that runs until the block ends."""
-    code = "import sys; from crispdepth.cli import main; main()"
+def serving(*words: object, end: str = "SIGTERM", slow: bool = False, **there: str) -> Iterator[str]:
+    """The address of a `crispdepth view` that runs until the block ends; ``slow``: each layer takes a second more."""
+    code = f"{SLOW if slow else ''}\nfrom crispdepth.cli import main; main()"
     typed = [sys.executable, "-c", code, "view", "--no-browser", "--port", "0", *map(str, words)]
     around = {**os.environ, "PYTHONUNBUFFERED": "1", **there}
     with subprocess.Popen(typed, stdout=subprocess.PIPE, text=True, env=around) as process:
@@ -471,20 +478,23 @@ def test_an_example_is_known_by_its_place(desk: Desk, sample: Path) -> None:
     )
 
 
+def in_metres(sample: Path, folder: Path) -> tuple[Path, Path]:
+    """Depth and picture of the sample as files that need no unit; and a folder, ``there``, for what a server leaves."""
+    (folder / "there").mkdir()
+    write_depth(folder / "low.exr", read_depth(sample / "low.png", "mm").depth)
+    return folder / "low.exr", sample / "rgb.png"
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without terminals that hang up")
 def test_a_terminal_that_is_closed_in_the_middle_of_a_run_leaves_no_files(
-    new_page: Callable[..., Any], tmp_path: Path
+    new_page: Callable[..., Any], sample: Path, tmp_path: Path
 ) -> None:
-    write_depth(tmp_path / "low.exr", np.tile(np.linspace(1, 4, 160, dtype=np.float32), (120, 1)))
-    write_rgb(tmp_path / "rgb.png", np.zeros((2400, 3200, 3), np.uint8))
-    there = tmp_path / "there"
-    there.mkdir()
-    with serving(tmp_path / "low.exr", tmp_path / "rgb.png", end="SIGHUP", TMPDIR=str(there)) as url:
+    with serving(*in_metres(sample, tmp_path), end="SIGHUP", slow=True, TMPDIR=str(tmp_path / "there")) as url:
         page = new_page(url)
         page.click("#go:enabled")
         page.wait_for_selector("#lines:has-text('sharpening')")
         page.context.close()
-    assert not [path for path in there.rglob("*") if path.is_file()]
+    assert not [path for path in (tmp_path / "there").rglob("*") if path.is_file()]
 
 
 def test_sigterm_leaves_no_files_behind(sample: Path, tmp_path: Path) -> None:
@@ -588,9 +598,17 @@ def pick(page: Any, field: str, option: str) -> None:
 MM = "mm: millimetres"
 
 
+BUSY = """() => {
+    window.busy = false
+    const watch = () => { window.busy ||= document.querySelector("#cancel") !== null }
+    new MutationObserver(watch).observe(document.body, {childList: true, subtree: true})
+}"""
+
+
 def sharpen(page: Any) -> None:
+    page.evaluate(BUSY)  # the button may come and go between two looks
     page.click("#go:enabled")
-    page.wait_for_selector("#cancel", state="visible")
+    until(lambda: page.evaluate("window.busy"))
     page.wait_for_selector("#cancel", state="hidden")
     assert page.is_hidden("#error"), page.text_content("#error")
 
@@ -773,21 +791,20 @@ def test_two_users_at_once_each_get_their_own(new_page: Callable[..., Any], samp
     assert got[0] != got[1]
 
 
-def test_long_work_shows_how_far_it_is_and_can_be_cancelled(new_page: Callable[..., Any], tmp_path: Path) -> None:
-    depth = np.tile(np.linspace(1, 4, 160, dtype=np.float32), (120, 1))
-    write_depth(tmp_path / "low.exr", depth)
-    write_rgb(tmp_path / "rgb.png", np.zeros((2400, 3200, 3), np.uint8))
-    running, waiting = new_page(), new_page()
-    for page in (running, waiting):
-        choose(page, low=tmp_path / "low.exr", rgb=tmp_path / "rgb.png")
-        page.click("#go:enabled")
-    running.wait_for_selector("#lines:has-text('sharpening')")
-    for page in (waiting, running):  # one that has not begun is cancelled, too
-        page.click("#cancel")
-        page.wait_for_selector("#cancel", state="hidden")
-        assert complaint(page) == "cancelled"
-        assert page.is_enabled("#go")
-        assert page.locator("#slider img").count() == 0
+def test_long_work_shows_how_far_it_is_and_can_be_cancelled(
+    new_page: Callable[..., Any], sample: Path, tmp_path: Path
+) -> None:
+    with serving(*in_metres(sample, tmp_path), slow=True) as url:
+        running, waiting = new_page(url), new_page(url)
+        running.click("#go:enabled")
+        running.wait_for_selector("#lines:has-text('sharpening')")
+        waiting.click("#go:enabled")
+        for page in (waiting, running):  # one that has not begun is cancelled, too
+            page.click("#cancel")
+            page.wait_for_selector("#cancel", state="hidden")
+            assert complaint(page) == "cancelled"
+            assert page.is_enabled("#go")
+            assert page.locator("#slider img").count() == 0
 
 
 def test_files_dropped_together_find_their_places_and_only_rows_that_matter_are_there(
