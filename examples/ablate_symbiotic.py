@@ -30,6 +30,7 @@ TABLES: dict[str, dict[str, list[str]]] = {
     "labels": {
         "10 % of the labels": ["distinct=100", "labels=0.1", "mix="],
         "10 % and a teacher": ["distinct=100", "labels=0.1", "mix=", "teacher=10 % of the labels"],
+        "10 % and symbiotic-small": ["distinct=100", "labels=0.1", "mix=", "teacher=symbiotic-small"],
         "all labels": ["distinct=100", "mix="],
     },
 }
@@ -70,9 +71,10 @@ def main() -> None:
 
 
 def _teacher(word: str, folder: Path, seed: int) -> str:
-    """``word`` as it is, but a teacher that is a row of the same table by its weights, of the same seed."""
+    """``word`` as it is, but a teacher that is a row of the labels' table by its weights, of the same seed."""
     key, _, row = word.partition("=")
-    return f"teacher={place(folder, row, seed) / 'weights.safetensors'}" if key == "teacher" else word
+    own = key == "teacher" and row in TABLES["labels"]
+    return f"teacher={place(folder, row, seed) / 'weights.safetensors'}" if own else word
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -19,73 +19,59 @@ from crispdepth.picture import PANEL_PX, Range, colours
 from crispdepth.types import InputError, Prediction, Size
 
 FLOW_PIXELS = 1_000_000  # larger pictures are halved for the optical flow, as often as needed
-MOST_FRAMES = 6.0  # as many frames as an average ever counts for, on either side
-AHEAD = 3  # frames that a film's frame waits for
-TOLERANCE = 3.0  # of the expected error: a value carried over that is farther from the new one has little say
+BEHIND = AHEAD = 3  # frames that a film's frame is averaged with, on each side
+TOLERANCE = 4.0  # of the expected error: a value carried over that is farther from the new one has little say
 LEAST = 0.01  # of the depth: the least error to expect, and what is expected of a model that does not say
-OVERSHOOT = 0.05  # of the depth: a value carried over so far outside what stands around there now is gone
-AROUND_PX = 16
 ALIKE = 8.0  # times the usual difference of the two pictures, grey levels
 MOTION_POINTS = 100  # fewer tell no motion of the camera
 LONGEST_SIDE = 2**15 - 2  # what OpenCV's remap takes
 
+Motion = tuple[np.ndarray, np.ndarray]  # pixels to go (h, w, 2) to another frame, and where that is sure (h, w)
+
 
 @dataclass
 class _Frame:
-    """A frame: its own result, its colours in grey, the flow from it to the one before and back (None: nothing of its
-    size before it), its depth with that carried over from one side, and for how many frames each pixel counts."""
+    """A frame: its own result, its colours in grey, the motion from it to the one before and back (None: nothing of
+    its size before it), at the size at which motion is looked for."""
 
     result: Prediction
     grey: np.ndarray
-    flows: tuple[np.ndarray, np.ndarray] | None
-    depth: np.ndarray
-    count: np.ndarray
+    motions: tuple[Motion, Motion] | None
 
 
 class Steady:
-    """One result after another, each averaged with those before it along the motion (call it, in order).
+    """One result after another, each averaged with the BEHIND before it along the motion (call it, in order).
 
-    1. **Motion**: dense optical flow between the two pictures (DIS, Kroeger et al., ECCV 2016), both ways. Where
-       going there and coming back does not meet (Sundaram et al., ECCV 2010, eq. 5), nothing is carried over.
+    1. **Motion**: dense optical flow between two neighbouring pictures (DIS, Kroeger et al., ECCV 2016), both ways.
+       Where going there and coming back does not meet (Sundaram et al., ECCV 2010, eq. 5), nothing is carried over.
+       To a frame farther off it goes step by step, and its depth is looked up once, unblurred.
     2. **The camera's own way**: of a scene at rest, each point's depth after the move is
        Z' = Z·(a·x + b·y + c) + t, with x, y its place in the picture; these four numbers are fitted to the two depth
        maps robustly, so that depth carried over keeps up with the camera.
-    3. **What is carried over** counts for up to MOST_FRAMES frames. It counts less the farther it is from the new
-       depth, in units of the error to expect, and the more the two pictures differ there; and not at all where no
-       depth like it stands around there now: what has gone leaves no ghost.
+    3. **What is carried over** counts less the farther it is from the frame's own depth, in units of the error to
+       expect, and the more the two pictures differ there: what has gone leaves no ghost.
 
     A frame of another size, or after a cut, begins anew.
     """
 
     def __init__(self) -> None:
-        self._last: _Frame | None = None
+        self._frames: deque[_Frame] = deque(maxlen=BEHIND + 1)
 
     def __call__(self, result: Prediction, rgb: np.ndarray | None) -> Prediction:
         """``result`` steadied; ``rgb`` (H, W, 3) float in 0..1 is its picture. Raises InputError without one."""
-        return replace(result, depth=self.step(result, rgb).depth)
-
-    def step(self, result: Prediction, rgb: np.ndarray | None) -> _Frame:
-        """The same, as the frame that the next one is averaged with."""
-        if rgb is None or rgb.shape[:2] != result.depth.shape:
-            raise InputError("--video follows the motion in the colours: pass --rgb")
-        check_sides(result.depth.shape)
-        grey = cv2.cvtColor(np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
-        frame, last = _alone(result, grey), self._last
-        if last is not None and last.grey.shape == grey.shape:
-            frame.flows = (_flow(grey, last.grey), _flow(last.grey, grey))
-            frame.depth, frame.count = _averaged(frame, last, *frame.flows)
-        self._last = frame
-        return frame
+        self._frames.append(_taken(result, rgb, self._frames[-1] if self._frames else None))
+        *before, frame = self._frames
+        return replace(result, depth=_steadied(frame, before[::-1], ()))
 
 
 class SteadyFilm:
-    """As ``Steady``, with AHEAD frames to come as well: each result is the mean of both sides', its own counted once.
+    """As ``Steady``, with AHEAD frames to come as well.
 
     ``push`` takes the frames in order, ``pop`` gives them back in that order: when ``full``, or at the end of the film.
     """
 
     def __init__(self) -> None:
-        self._steady = Steady()
+        self._done: deque[_Frame] = deque(maxlen=BEHIND)
         self._waiting: deque[_Frame] = deque()
 
     @property
@@ -95,14 +81,14 @@ class SteadyFilm:
 
     def push(self, result: Prediction, rgb: np.ndarray | None) -> None:
         """Take one frame more, as ``Steady``. Raises InputError; the frame is not taken then."""
-        self._waiting.append(self._steady.step(result, rgb))
+        last = (*self._done, *self._waiting)[-1:]
+        self._waiting.append(_taken(result, rgb, last[0] if last else None))
 
     def pop(self) -> Prediction:
         """The frame that waits longest, steadied; it waits no more, even where this fails."""
-        frame = self._waiting.popleft()
-        after = _from_after(frame, self._waiting)
-        depth = frame.count * frame.depth + after.count * after.depth - frame.result.depth
-        return replace(frame.result, depth=depth / (frame.count + after.count - 1))
+        frame, before = self._waiting.popleft(), [*self._done][::-1]
+        self._done.append(frame)
+        return replace(frame.result, depth=_steadied(frame, before, self._waiting))
 
 
 def check_sides(size: Size) -> None:
@@ -112,61 +98,104 @@ def check_sides(size: Size) -> None:
         raise InputError(f"--video takes sides of up to {LONGEST_SIDE} pixels, not {asked}: ask for less with --size")
 
 
-def _alone(result: Prediction, grey: np.ndarray) -> _Frame:
-    """A frame with nothing carried over."""
-    return _Frame(result, grey, None, result.depth, np.ones_like(result.depth))
+def _taken(result: Prediction, rgb: np.ndarray | None, last: _Frame | None) -> _Frame:
+    """A result and its picture as the frame after ``last``. Raises InputError."""
+    if rgb is None or rgb.shape[:2] != result.depth.shape:
+        raise InputError("--video follows the motion in the colours: pass --rgb")
+    check_sides(result.depth.shape)
+    grey = cv2.cvtColor(np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
+    motions = _motions(grey, last.grey) if last is not None and last.grey.shape == grey.shape else None
+    return _Frame(result, grey, motions)
 
 
-def _from_after(frame: _Frame, later: Iterable[_Frame]) -> _Frame:
-    """``frame`` with what ``later`` frames, in order, carry back to it, up to the first that begins anew."""
-    film = [frame, *takewhile(lambda each: each.flows is not None, later)]
-    joined = _alone(film[-1].result, film[-1].grey)
-    for each, after in zip(film[-2::-1], film[:0:-1], strict=True):
-        assert after.flows is not None
-        joined, last = _alone(each.result, each.grey), joined
-        joined.depth, joined.count = _averaged(joined, last, *after.flows[::-1])
-    return joined
-
-
-def _averaged(frame: _Frame, past: _Frame, there: np.ndarray, back: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The depth of ``frame`` with that of ``past`` in it, and for how many frames each pixel counts."""
-    place, met = _place(there, back)
-    before = carried(past.depth, place)
-    count = carried(past.count, place, cv2.INTER_LINEAR)
+def _steadied(frame: _Frame, before: Iterable[_Frame], after: Iterable[_Frame]) -> np.ndarray:
+    """The depth of ``frame``, averaged with that of frames before and after it, each side the nearest first."""
     now, its_error = frame.result.depth, frame.result.error
     error = np.maximum(LEAST * np.abs(now), 0 if its_error is None else its_error)
     error = np.maximum(error, 1e-4 * np.abs(now).max() + 1e-12)  # ``relative`` may be 0
-    before = _kept_up(before, now, met, error)
-    low, high = _around(now)
-    room = OVERSHOOT * np.abs(now)
-    near = np.exp(-0.5 * ((before - now) / (TOLERANCE * error)) ** 2)
-    alike = _alike(frame.grey, past.grey, place)
-    weight = count * near * alike * (met & (before > low - room) & (before < high + room))
-    return (now + weight * before) / (1 + weight), np.minimum(1 + weight, MOST_FRAMES)
+    total, count = now.copy(), np.ones_like(now)
+    for other, motion in (*_ways(frame, before, 0), *_ways(frame, after, 1)):
+        place, met = _place(motion, now.shape)
+        depth = _kept_up(carried(other.result.depth, place, cv2.INTER_NEAREST), now, met, error)
+        near = np.exp(-0.5 * ((depth - now) / (TOLERANCE * error)) ** 2)
+        weight = near * _alike(frame.grey, other.grey, place) * met
+        total += weight * depth
+        count += weight
+    return total / count
+
+
+def _ways(frame: _Frame, others: Iterable[_Frame], forth: int) -> Iterator[tuple[_Frame, Motion]]:
+    """Frames on one side, in order, with the motion to each, up to the first beyond a change of size."""
+    way: Motion | None = None
+    for other in others:
+        motions = other.motions if forth else frame.motions
+        if motions is None:
+            return
+        step = motions[forth]
+        way = step if way is None else _joined(way, step)
+        yield other, way
+        frame = other
+
+
+def _joined(first: Motion, then: Motion) -> Motion:
+    """One motion after another."""
+    (flow, met), (height, width) = first, first[1].shape
+    place = flow + _grid(height, width)
+    sure = carried(then[1].astype(np.uint8), place, cv2.INTER_NEAREST) > 0
+    return flow + carried(then[0], place, cv2.INTER_LINEAR), met & sure & _inside(place)
 
 
 def way_back(grey: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where each pixel of ``grey`` (H, W) uint8 was in ``before``: columns and rows (H, W, 2) float32, and where
     that is sure: the flow back and the flow forth meet, inside the picture."""
-    return _place(_flow(grey, before), _flow(before, grey))
+    return _place(_motions(grey, before)[0], grey.shape)
 
 
-def _place(there: np.ndarray, back: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same, of the flow (H, W, 2) to the other picture and the flow back."""
-    height, width = there.shape[:2]
+def _motions(grey: np.ndarray, before: np.ndarray) -> tuple[Motion, Motion]:
+    """The motion to the picture before, and from it to this one; sure where the two meet."""
+    back, forth = _flow(grey, before), _flow(before, grey)
+    return (back, _met(back, forth)), (forth, _met(forth, back))
+
+
+def _met(there: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """Where going ``there`` (h, w, 2) and coming ``back`` meets."""
+    returned = carried(back, there + _grid(*there.shape[:2]), cv2.INTER_LINEAR)
+    return _squared(there + returned) < 0.01 * (_squared(there) + _squared(returned)) + 0.5
+
+
+def _squared(flow: np.ndarray) -> np.ndarray:
+    """The squared length of each vector (h, w, 2)."""
+    return flow[..., 0] ** 2 + flow[..., 1] ** 2
+
+
+def _place(motion: Motion, size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """Where each pixel of a picture of ``size`` comes from (H, W, 2), and where that is sure, inside the picture."""
+    flow, met = motion
+    height, width = size
+    if met.shape != (height, width):
+        ratio = np.array([width / met.shape[1], height / met.shape[0]], np.float32)
+        flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR) * ratio
+        met = cv2.resize(met.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    place = flow + _grid(height, width)
+    return place, met & _inside(place)
+
+
+def _inside(place: np.ndarray) -> np.ndarray:
+    """Which of the places (h, w, 2) lie inside a picture of that size."""
+    (height, width), x, y = place.shape[:2], place[..., 0], place[..., 1]
+    return (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
+
+
+@lru_cache(2)  # at the size of the pictures, and that of their flow
+def _grid(height: int, width: int) -> np.ndarray:
+    """Each pixel's column and row (H, W, 2)."""
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    place = np.stack([columns, rows], -1) + there
-    returned = cv2.remap(back, place, None, cv2.INTER_LINEAR)  # type: ignore[call-overload]
-    gap = ((there + returned) ** 2).sum(-1)
-    met = gap < 0.01 * ((there**2).sum(-1) + (returned**2).sum(-1)) + 0.5
-    inside = (place >= 0).all(-1) & (place[..., 0] <= width - 1) & (place[..., 1] <= height - 1)
-    return place, met & inside
+    return np.stack([columns, rows], -1)
 
 
 def _alike(grey: np.ndarray, before: np.ndarray, place: np.ndarray) -> np.ndarray:
     """1 where the two pictures show the same, less where they differ by more than ALIKE times what is usual here."""
-    there = cv2.remap(before, place, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-    gap = cv2.blur(cv2.absdiff(grey, there).astype(np.float32), (3, 3))
+    gap = cv2.blur(cv2.absdiff(grey, carried(before, place, cv2.INTER_LINEAR)).astype(np.float32), (3, 3))
     usual = max(1.0, float(np.median(gap)))
     return np.exp(-0.5 * (gap / (ALIKE * usual)) ** 2)
 
@@ -183,7 +212,8 @@ def _fitted(terms: np.ndarray, target: np.ndarray, scale: np.ndarray | float) ->
 
 
 def _flow(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Optical flow (H, W, 2), pixels: where each pixel of ``start`` is in ``end``, less where it was."""
+    """Optical flow (h, w, 2), pixels of pictures of at most FLOW_PIXELS: where each of ``start`` is in ``end``, less
+    where it was."""
     height, width = start.shape
     if min(height, width) < 32:  # too small for its patches
         return np.zeros((height, width, 2), np.float32)
@@ -192,15 +222,11 @@ def _flow(start: np.ndarray, end: np.ndarray) -> np.ndarray:
         halvings += 1
     size = (max(32, width >> halvings), max(32, height >> halvings))
     small = [cv2.resize(x, size, interpolation=cv2.INTER_AREA) if halvings else x for x in (start, end)]
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(small[0], small[1], None)  # type: ignore[call-overload]
-    if not halvings:
-        return flow
-    flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)
-    return flow * np.array([width / size[0], height / size[1]], np.float32)
+    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(small[0], small[1], None)  # type: ignore[call-overload]
 
 
 def carried(x: np.ndarray, place: np.ndarray, interpolation: int = cv2.INTER_CUBIC) -> np.ndarray:
-    """``x`` (H, W) at ``place`` (H, W, 2); beyond the border it is continued."""
+    """``x`` (H, W) or (H, W, C) at ``place`` (H, W, 2); beyond the border it is continued."""
     return cv2.remap(x, place, None, interpolation, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
 
 
@@ -209,8 +235,7 @@ def _kept_up(before: np.ndarray, now: np.ndarray, met: np.ndarray, error: np.nda
     height, width = now.shape
     step = max(1, round((height * width / 20_000) ** 0.5))
     few = (slice(step // 2, None, step),) * 2
-    rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    x, y = columns / width - 0.5, rows / height - 0.5
+    x, y = (_grid(height, width) / (width, height) - 0.5).transpose(2, 0, 1).astype(np.float32)
     use = met[few]
     if use.sum() < MOTION_POINTS:
         return before
@@ -218,12 +243,6 @@ def _kept_up(before: np.ndarray, now: np.ndarray, met: np.ndarray, error: np.nda
     terms = np.stack([z * x[few][use], z * y[few][use], z, np.ones_like(z)], -1)
     change = _fitted(terms, now[few][use] - z, error[few][use])
     return (before * (1 + change[0] * x + change[1] * y + change[2]) + change[3]).astype(np.float32)
-
-
-def _around(depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest and farthest within AROUND_PX."""
-    kernel = np.ones((2 * AROUND_PX + 1,) * 2, np.uint8)
-    return cv2.erode(depth, kernel), cv2.dilate(depth, kernel)
 
 
 # ------------------------------------------------------------------------------------ films
