@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crispdepth.bench.protocol import PROTOCOLS
 from crispdepth.data.sets import SETS
-from crispdepth.models.catalog import CATALOG, DEFAULT, DEFAULT_WITHOUT_LOW, DEFAULT_WITHOUT_RGB, load
+from crispdepth.models.catalog import CATALOG, DEFAULT, DEFAULT_WITHOUT_LOW, DEFAULT_WITHOUT_RGB, SHORT, load
 from crispdepth.types import InputError
 from crispdepth.units import UNITS
 
@@ -35,6 +35,7 @@ def _mark(name: str) -> str:
 
 def info(name: str) -> str:
     """What each model, data set, protocol and unit of this name is. Raises InputError offering the nearest names."""
+    name = SHORT.get(name, name)
     rooms = ((CATALOG, _model), (SETS, _set), (PROTOCOLS, _protocol), (UNITS, _unit))
     found = [described(name) for rows, described in rooms if name in rows]
     if not found:

@@ -111,11 +111,14 @@ def confusion(prediction: Classes, target: Classes, count: int) -> torch.Tensor:
     return torch.bincount(pairs, minlength=count * count).view(count, count)
 
 
-def mean_iou(table: torch.Tensor) -> float:
-    """mIoU: intersection over union, mean over the classes that occur in truth; NaN without any (a ``confusion``)."""
+def mean_iou(table: torch.Tensor, count: int | None = None) -> float:
+    """mIoU: intersection over union, mean over the classes that occur in truth; NaN without any (a ``confusion``).
+
+    ``count``: of the first classes, which alone are averaged.
+    """
     hits, true, called = table.diagonal().double(), table.sum(1), table.sum(0)
-    there = true > 0
-    return float((hits / (true + called - hits))[there].mean())
+    there = (true > 0)[:count]
+    return float((hits / (true + called - hits))[:count][there].mean())
 
 
 def flicker(error: Depth, before: Depth, valid: Mask) -> torch.Tensor:

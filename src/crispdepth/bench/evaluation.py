@@ -114,9 +114,9 @@ def evaluate(
     unread = f" ({len(failed)} could not be read)" if failed else ""
     shown_unit = "cm" if map_unit == "m" else map_unit
     about = row.describe(set_name, shown_unit)
-    if table.any():
-        means["miou"] = mean_iou(table)
-        about += f"; mIoU over all pixels, the {len(shared)} classes that set and model both know"
+    if table[: len(shared)].any():
+        means["miou"] = mean_iou(table, len(shared))
+        about += f"; mIoU of the {len(shared)} classes that set and model both know, over all labelled pixels"
     if row.kernel_of(map_unit) == "given":  # whatever was asked for
         scale = float(f"{_mean(seen):.2g}")
     times = "" if alone else f" x{scale:g}"
@@ -132,16 +132,15 @@ def usual_protocol(model: Model, set_name: str) -> str:
 
 
 def _shared_confusion(out: Prediction, truth: Classes, names: tuple[str, ...], shared: list[str]) -> torch.Tensor:
-    """``metrics.confusion`` over the classes of ``shared``; truth of other classes is no truth, and at the end stands
-    what the model called anything else."""
+    """``metrics.confusion`` over the classes of ``shared`` and, at the end, all others, on both sides."""
     assert out.classes is not None
 
-    def renumbered(names: tuple[str, ...], other: int) -> torch.Tensor:
-        numbers = [shared.index(name) if name in shared else other for name in names]
-        return torch.tensor(numbers + [other] * (256 - len(numbers)), dtype=torch.uint8)
+    def renumbered(names: tuple[str, ...]) -> torch.Tensor:
+        numbers = [shared.index(name) if name in shared else len(shared) for name in names]
+        return torch.tensor(numbers + [255] * (256 - len(numbers)), dtype=torch.uint8)
 
-    called = renumbered(out.class_names, len(shared))[torch.from_numpy(out.classes).long()]
-    return confusion(called[None, None], renumbered(names, 255)[truth.long()], len(shared) + 1)
+    called = renumbered(out.class_names)[torch.from_numpy(out.classes).long()]
+    return confusion(called[None, None], renumbered(names)[truth.long()], len(shared) + 1)
 
 
 def _map_unit(set_name: str, unit: str | None) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -11,12 +13,14 @@ import numpy as np
 import torch
 
 from crispdepth.atomic import opened, shown
+from crispdepth.geometry import Camera
+from crispdepth.intrinsics import Intrinsics, read_intrinsics
 from crispdepth.io import read_depth, read_rgb
 from crispdepth.types import Depth, InputError, Mask, Rgb, Sample
 
 Readers = dict[str, Callable[[], Sample]]  # name -> reads that sample; nothing is read before it is called
 
-LAYOUT = "rgb/NAME.jpg (or png …) beside depth/NAME.png (or exr, npy …); optional: low/NAME.png"
+LAYOUT = "rgb/NAME.jpg (or png …) beside depth/NAME.png (or exr, npy …); optional: low/NAME.png, intrinsics.json"
 COLOUR_WORDS, DEPTH_WORDS = ("color", "colour", "rgb", "image"), ("depth", "low", "mm", "confidence")
 NAMING = re.compile(rf"(?i)(?:^|[_.\-])({'|'.join((*COLOUR_WORDS, *DEPTH_WORDS, 'img'))})(?=$|[_.\-])")
 UNIT_NUMBER = re.compile(r"(?i)(depth)[_.\-](?:256|1000|5000)$")
@@ -98,13 +102,26 @@ def read_pair(rgb_path: Path, depth_path: Path, unit: str | None, name: str, low
 
 
 def samples(root: Path, unit: str | None = None) -> Readers:
-    """Pairs by stem from ``root/rgb`` and ``root/depth`` (and ``root/low``); ``unit`` as in ``units.UNITS``."""
+    """Pairs by stem from ``root/rgb`` and ``root/depth`` (and ``root/low``); ``unit`` as in ``units.UNITS``.
+
+    ``root/intrinsics.json`` is the camera of all.
+    """
     if not (root / "rgb").is_dir() or not (root / "depth").is_dir():
         return {}
     rgbs, depths = by_stem(files_in(root / "rgb")), by_stem(files_in(root / "depth"))
     lows = by_stem(files_in(root / "low")) if (root / "low").is_dir() else {}
     names = sorted(rgbs.keys() & depths.keys())
-    return {n: partial(read_pair, rgbs[n], depths[n], unit, n, lows.get(n)) for n in names}
+    readers: Readers = {n: partial(read_pair, rgbs[n], depths[n], unit, n, lows.get(n)) for n in names}
+    if not (root / "intrinsics.json").is_file():
+        return readers
+    camera = read_intrinsics(root / "intrinsics.json")
+    return {n: partial(_with_camera, read, camera) for n, read in readers.items()}
+
+
+def _with_camera(read: Callable[[], Sample], camera: Intrinsics) -> Sample:
+    sample = read()
+    assert sample.rgb is not None
+    return replace(sample, intrinsics=camera.camera((sample.rgb.shape[-2], sample.rgb.shape[-1])).matrix())
 
 
 def unpaired(root: Path) -> list[Path]:
@@ -141,9 +158,9 @@ def list_lines(root: Path, names: Iterable[str], at_least: int = 2) -> list[list
 def listed_pairs(
     root: Path, lists: Iterable[str], rgb_folders: Iterable[str], depth_folders: Iterable[str], unit: str
 ) -> Readers:
-    """The pairs of a list whose lines name a picture, its depth, and what is not needed here (a focal length).
+    """The pairs of a list whose lines name a picture, its depth, and the focal length in pixels, if they say so.
 
-    Both are looked for in the named folders of ``root``, in turn. A line without its two files is left out.
+    Both files are looked for in the named folders of ``root``, in turn. A line without its two files is left out.
     """
     rgb_places, depth_places = [root / f for f in rgb_folders], [root / f for f in depth_folders]
     readers: Readers = {}
@@ -151,5 +168,20 @@ def listed_pairs(
         rgb, depth = find_file(rgb_places, words[0]), find_file(depth_places, words[1])
         if rgb and depth:
             name = str(PurePosixPath(words[0]).with_suffix(""))
-            readers[name] = partial(read_pair, rgb, depth, unit, name)
+            readers[name] = partial(_with_focal, partial(read_pair, rgb, depth, unit, name), words[2:3])
     return readers
+
+
+def _with_focal(read: Callable[[], Sample], words: list[str]) -> Sample:
+    """A sample with the camera that a list's third word tells of: its optical axis meets the middle."""
+    sample = read()
+    try:
+        focal_px = float(words[0])
+    except (IndexError, ValueError):
+        return sample
+    if not 0 < focal_px < math.inf:
+        return sample
+    assert sample.rgb is not None
+    height, width = sample.rgb.shape[-2:]
+    camera = Camera(focal_px, focal_px, (width - 1) / 2, (height - 1) / 2, width, height)
+    return replace(sample, intrinsics=camera.matrix())

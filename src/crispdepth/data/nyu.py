@@ -32,6 +32,7 @@ CLASSES = (
     "wall",
     "window",
 )
+CAMERA = ((518.858, 0.0, 325.582), (0.0, 519.470, 253.736), (0.0, 0.0, 1.0))  # pixels, as calibrated by its authors
 TRAIN = 1000  # pairs 0..999 train, 1000..1448 test, in the order of the .mat (DKN, FDSR, SGNet, NAIMA)
 
 
@@ -79,12 +80,14 @@ def _read_mat(mat: Path, index: int) -> Sample:
         rgb=torch.from_numpy(np.ascontiguousarray(rgb))[None].float() / 255,
         depth=depth_tensor,
         depth_valid=depth_tensor > 0,
+        intrinsics=torch.tensor([CAMERA]),
         name=str(index),
     )
 
 
 def _read_files(root: Path, name: str) -> Sample:
-    sample = read_pair(root / f"{name}_color.jpg", root / f"{name}_depth.npy", "m", name)
+    pair = read_pair(root / f"{name}_color.jpg", root / f"{name}_depth.npy", "m", name)
+    sample = replace(pair, intrinsics=torch.tensor([CAMERA]))
     labels = root / f"{name}_classes13.png"
     if not labels.is_file():
         return sample

@@ -19,6 +19,7 @@ from crispdepth.types import InputError, Model
 DEFAULT = "crisp"
 DEFAULT_WITHOUT_RGB = "ctkt"
 DEFAULT_WITHOUT_LOW = "symbiotic-small"
+SHORT = {"symbiotic": "symbiotic-small"}  # names of systems whose weights in the package are of another size
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"  # inside the package, a card (.md) beside each file
 
 
@@ -42,6 +43,7 @@ def load(name: str) -> Model:
 
     Raises InputError offering the nearest name, and for a file that holds no model of ours.
     """
+    name = SHORT.get(name, name)
     if name.startswith("hf:"):
         return _saved(_late("hub", "fetched", name)).eval()
     if name.endswith(".safetensors"):

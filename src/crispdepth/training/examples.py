@@ -92,7 +92,8 @@ class Pictures:
     """Random squares of a data set's samples, with their holes filled smoothly (depth_valid says where).
 
     ``class_names``: what their classes mean; those of the share ``labels`` of the pictures may be seen.
-    ``longest``: pictures with a longer side are shrunk to it first.
+    ``longest``: pictures with a longer side are shrunk to it first. ``focal_px``: the focal length, in pixels of the
+    shrunk picture, of a camera that the sample does not tell of.
     """
 
     def __init__(
@@ -101,11 +102,13 @@ class Pictures:
         class_names: tuple[str, ...] = (),
         longest: int | None = None,
         labels: float = 1.0,
+        focal_px: float = 0.0,
     ) -> None:
         self.readers = readers
         self.class_names = class_names
         self.longest = longest
         self.labels = labels
+        self.focal_px = focal_px
 
     def __call__(self, count: int, side: int, seed: int, device: torch.device | str, zoom: float = 1.0) -> Sample:
         dice = Dice(seed, "cpu")
@@ -116,7 +119,7 @@ class Pictures:
             sample = self.readers[name]()
             if not may_be_seen(name, self.labels):
                 sample = replace(sample, classes=None)
-            parts.append(_square(shrunk(sample, self.longest), side, dice))
+            parts.append(_square(shrunk(sample, self.longest), side, dice, self.focal_px))
         rgb, depth, known, classes, matrix = (torch.cat(part).to(device) for part in zip(*parts, strict=True))
         return Sample(
             rgb=rgb,
@@ -181,10 +184,10 @@ def shrunk(sample: Sample, longest: int | None) -> Sample:
     )
 
 
-def _square(sample: Sample, side: int, dice: Dice) -> tuple[torch.Tensor, ...]:
+def _square(sample: Sample, side: int, dice: Dice, focal_px: float) -> tuple[torch.Tensor, ...]:
     """A random square of rgb, filled depth, its mask and the classes; smaller pictures are enlarged first.
 
-    At the end the intrinsics, (1, 3, 3), 0 where there are none.
+    At the end the intrinsics, (1, 3, 3), of ``focal_px`` where the sample has none.
     """
     if sample.rgb is None or sample.depth is None:
         raise InputError(f"{sample.name} lacks a picture or a depth: training needs both")
@@ -193,7 +196,8 @@ def _square(sample: Sample, side: int, dice: Dice) -> tuple[torch.Tensor, ...]:
     classes = sample.classes
     if classes is None:
         classes = torch.full_like(known, UNLABELLED, dtype=torch.uint8)
-    matrix = torch.zeros(1, 3, 3) if sample.intrinsics is None else sample.intrinsics.clone()
+    unknown = torch.diag(torch.tensor([focal_px, focal_px, 1.0]))[None]
+    matrix = unknown if sample.intrinsics is None else sample.intrinsics.clone()
     height, width = depth.shape[-2:]
     if min(height, width) < side:
         size = (max(side, round(height * side / width)), max(side, round(width * side / height)))

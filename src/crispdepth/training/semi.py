@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -35,6 +36,7 @@ MEASURED = ("rmse", "absrel", "delta1")
 SHAPES = ((1.0, 1.0), (0.75, 1.0), (0.75, 1.0), (1.0, 0.75))  # of a batch: the middle of its squares, by height, width
 HELD_BACK = 20  # every so many pictures of a data set one is kept for validation
 MOST_HELD_BACK = 24
+LEAST_WITHIN = 0.5  # of a held-back picture's readings that the network can say
 SHAPE = (
     "encoder",
     "width",
@@ -97,8 +99,15 @@ class SemiTask(task.Task):
         parts: Sequence[Source] = given.sources if isinstance(given, Several) else [given]
         teacher = teacher_named(recipe.teacher) if recipe.teacher else None
         config = replace(recipe.network, classes=_class_names(recipe, teacher, parts))
-        prepared = [_prepared(part, config, recipe, teacher, folder) for part in parts]
+        prepared = [
+            _prepared(part, config, recipe, teacher, folder / "labels" / str(i)) for i, part in enumerate(parts)
+        ]
         learnt = [part for part, _ in prepared]
+        if recipe.classes_weight and all(isinstance(part, Pictures) and not part.class_names for part in learnt):
+            raise InputError(
+                "no picture shows its classes, and there is no teacher: name one (teacher=NAME), or say "
+                "classes_weight=0 to learn depth alone"
+            )
         super().__init__(recipe, folder, learnt[0] if len(learnt) == 1 else Several(learnt), report)
         self.held_back = [sample for _, samples in prepared for sample in samples]
         self.against_teacher = teacher is not None and any(isinstance(part, Pictures) for part in parts)
@@ -238,7 +247,7 @@ def _class_names(recipe: SemiRecipe, teacher: Teacher | None, parts: Sequence[So
 
 
 def _prepared(
-    source: Source, config: SymbioticConfig, recipe: SemiRecipe, teacher: Teacher | None, folder: Path
+    source: Source, config: SymbioticConfig, recipe: SemiRecipe, teacher: Teacher | None, labels_folder: Path
 ) -> tuple[Source, list[Sample]]:
     """A source as the task learns from it, and pictures kept back for validation, at the network's scale."""
     if isinstance(source, Scenes):
@@ -249,19 +258,26 @@ def _prepared(
     readers, labels = source.readers, recipe.labels
     labelled = source.class_names == config.classes
     if teacher is not None and not labelled:
-        readers = taught(readers, teacher, recipe.teacher, folder / "labels", recipe.confidence)
+        readers = taught(readers, teacher, recipe.teacher, labels_folder, recipe.confidence)
         labelled, labels = True, 1.0
     kept = list(readers)[::HELD_BACK][:MOST_HELD_BACK]
     learnt = {name: read for name, read in readers.items() if name not in kept} or readers
     names = config.classes if labelled else ()
-    return Pictures(learnt, names, config.side, labels), [_at_scale(readers[n](), config, labelled) for n in kept]
+    pictures = Pictures(learnt, names, config.side, labels, config.focal_px)
+    return pictures, [_at_scale(readers[name](), config, labelled) for name in kept]
 
 
 def _at_scale(sample: Sample, config: SymbioticConfig, labelled: bool) -> Sample:
     sample = shrunk(sample, config.side)
     depth = for_one_camera(sample, config)
-    known = torch.ones_like(depth, dtype=torch.bool) if sample.depth_valid is None else sample.depth_valid
-    known = known & (depth > 0) & (depth <= config.max_depth_m)
+    seen = (depth > 0) if sample.depth_valid is None else sample.depth_valid & (depth > 0)
+    known = seen & (depth <= config.max_depth_m)
+    if known.sum() < LEAST_WITHIN * seen.sum():
+        farthest = 10 * math.ceil(float(depth[seen].max()) / 10)
+        raise InputError(
+            f"{sample.name}: most of the depth is beyond {config.max_depth_m:g} m, all that the network can say: set "
+            f"network.max_depth_m={farthest}, if the depth's unit is right"
+        )
     return replace(sample, depth=depth, depth_valid=known, classes=sample.classes if labelled else None)
 
 

@@ -127,8 +127,11 @@ def taught(readers: Readers, teacher: Teacher, name: str, folder: Path, confiden
 
 
 def _with_labels(read: Any, path: Path, confidence: float) -> Sample:
-    classes = np.where(read_label(_sure_path(path)) >= round(confidence * 255), read_label(path), UNSURE)
-    return replace(read(), classes=torch.from_numpy(classes.astype(np.uint8))[None, None])
+    sample, classes, sure = read(), read_label(path), read_label(_sure_path(path))
+    if sample.rgb is None or classes.shape != sample.rgb.shape[-2:] or sure.shape != classes.shape:
+        raise InputError(f"{path}: labels of another picture; delete {path.parent}, and they are made anew")
+    classes = np.where(sure >= round(confidence * 255), classes, UNSURE)
+    return replace(sample, classes=torch.from_numpy(classes.astype(np.uint8))[None, None])
 
 
 def _sure_path(path: Path) -> Path:
