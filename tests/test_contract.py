@@ -15,8 +15,9 @@ import transformers
 from crispdepth.degradation import downsample
 from crispdepth.models import catalog
 from crispdepth.models.catalog import CATALOG
+from crispdepth.models.foundation import DepthAnything, PromptDepthAnything
 from crispdepth.models.symbiotic import SMALL_CONFIG, Symbiotic
-from crispdepth.types import Model, Sample
+from crispdepth.types import InputError, Model, Sample
 
 KINDS = ("metric", "scale", "affine")
 SIZE = (48, 64)
@@ -224,6 +225,14 @@ def test_gradients_reach_every_parameter(name: str, load: Callable[[str], Model]
 def test_the_row_names_its_source_and_licence(name: str) -> None:
     assert CATALOG[name].source
     assert CATALOG[name].licence
+
+
+def test_a_checkpoint_that_lacks_a_part_is_refused(tiny_weights: dict[str, str]) -> None:
+    """One of Depth Anything has nothing for the low map: Transformers alone would begin that part at random."""
+    DepthAnything(tiny_weights["DepthAnything"])
+    PromptDepthAnything(tiny_weights["PromptDepthAnything"])
+    with pytest.raises(InputError, match=r"lacks 24 weights of PromptDepthAnything.*name a checkpoint"):
+        PromptDepthAnything(tiny_weights["DepthAnything"])
 
 
 @every_model

@@ -35,7 +35,7 @@ FLOORS = (
         "formats.numpy_pfm",
         "formats.heif",
     ),
-    ("degradation", "metrics", "losses", "io", "models.saved", "models.naima_released", "hub"),
+    ("degradation", "metrics", "losses", "io", "models.saved", "models.pretrained", "models.naima_released", "hub"),
     (
         "models.classical",
         "models.crisp",

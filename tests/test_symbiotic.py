@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as typed_transformers
+from safetensors.torch import load_file, save_file
 from test_cli import crispdepth, refused
 
 from crispdepth.bench.evaluation import evaluate
@@ -231,6 +232,18 @@ def test_an_encoder_saved_as_on_the_hub_brings_its_shape_and_its_weights(tmp_pat
         Symbiotic.with_hub_encoder(TINY, str(tmp_path / "empty"))
 
 
+@pytest.mark.parametrize("kind", TINY_ENCODERS)
+def test_a_classifiers_weights_make_an_encoder_but_not_with_some_missing(kind: str, tmp_path: Path) -> None:
+    config = transformers.AutoConfig.for_model(**TINY_ENCODERS[kind])
+    transformers.AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path)
+    Symbiotic.with_hub_encoder(TINY, str(tmp_path))
+    whole = load_file(tmp_path / "model.safetensors")
+    lost = next(name for name in whole if ".encoder." in name and name.endswith(".weight"))
+    save_file({k: v for k, v in whole.items() if k != lost}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks 1 weights of .*Backbone, such as .*: name a checkpoint"):
+        Symbiotic.with_hub_encoder(TINY, str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("changes", "cure"),
     [
@@ -293,17 +306,20 @@ def pairs(count: int, classes: bool = False, size: tuple[int, int] = (48, 64)) -
     return readers
 
 
-def segmentation_model(folder: Path, classes: int = 5) -> str:
-    """A tiny SegFormer with random weights, saved as models of the hub are."""
-    torch.manual_seed(1)
-    config = transformers.SegformerConfig(
+def segformer_config(classes: int = 5) -> Any:
+    return transformers.SegformerConfig(
         num_labels=classes,
         hidden_sizes=[8, 8, 8, 8],
         depths=[1, 1, 1, 1],
         num_attention_heads=[1, 1, 1, 1],
         decoder_hidden_size=8,
     )
-    model = transformers.SegformerForSemanticSegmentation(config)
+
+
+def segmentation_model(folder: Path, classes: int = 5) -> str:
+    """A tiny SegFormer with random weights, saved as models of the hub are."""
+    torch.manual_seed(1)
+    model = transformers.SegformerForSemanticSegmentation(segformer_config(classes))
     torch.nn.init.normal_(model.decode_head.classifier.weight, std=3.0)  # surer in some places than in others
     model.save_pretrained(folder)
     return str(folder)
@@ -392,6 +408,13 @@ def test_the_teachers_labels_are_cached_with_their_confidence(tmp_path: Path) ->
     assert torch.equal(labels(None, 0.0), classes)  # nobody is asked again
 
 
+@pytest.mark.parametrize("kind", ["SegformerForImageClassification", "SegformerModel"])
+def test_weights_without_a_segmentation_head_are_no_teacher(kind: str, tmp_path: Path) -> None:
+    getattr(transformers, kind)(segformer_config()).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"lacks \d+ weights of SegformerForSemanticSegmentation, such as decode_head"):
+        teacher_named(str(tmp_path))
+
+
 def test_a_mask_classifier_teaches_too(tmp_path: Path) -> None:
     torch.manual_seed(1)
     swin = transformers.SwinConfig(
@@ -415,6 +438,10 @@ def test_a_mask_classifier_teaches_too(tmp_path: Path) -> None:
         num_queries=6,
     )
     transformers.Mask2FormerForUniversalSegmentation(config).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    used = {k: v for k, v in weights.items() if "swin.layernorm" not in k}  # older releases saved none
+    assert len(used) == len(weights) - 2
+    save_file(used, tmp_path / "model.safetensors", {"format": "pt"})
     classes, sure = teacher_named(str(tmp_path))(picture(40, 60))
     assert classes.shape == sure.shape == (1, 1, 40, 60)
     assert int(classes.max()) < 4

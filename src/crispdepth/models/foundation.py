@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from crispdepth.extras import late
 from crispdepth.geometry import fill, resize_rgb
+from crispdepth.models.pretrained import pretrained
 from crispdepth.types import Depth, InputError, Mask, Model, Rgb, Size
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as their preprocessors say
@@ -69,7 +70,9 @@ class PromptDepthAnything(Model):
 def _loaded(kind: str, name: str) -> Any:
     network = getattr(late("transformers"), kind)
     try:
-        return network.from_pretrained(name).eval()
+        return pretrained(network, name).eval()
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         text = (str(error).strip().splitlines() or [""])[0]
         raise InputError(f"the weights {name} could not be loaded (is the network there?): {text}") from error

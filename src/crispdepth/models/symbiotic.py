@@ -16,13 +16,13 @@ from torch import nn
 from crispdepth.extras import late
 from crispdepth.geometry import resize_rgb
 from crispdepth.models import saved
+from crispdepth.models.pretrained import UNUSED, pretrained
 from crispdepth.types import Classes, Depth, InputError, Model, Rgb, Size
 
 STRIDES = (4, 8, 16, 32)  # of the four levels
 COARSEST = STRIDES[-1]  # pictures are padded to multiples of it
 HEAD = 32  # channels of one attention head
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet: what encoders from the hub expect
-UNUSED = ("mask_token", "swin.layernorm.")  # parameters of Transformers' backbones that no output depends on
 NOT_SHAPE = ("id2label", "label2id", "architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path")
 
 # What `SymbioticConfig.encoder` may name: a backbone's configuration in Transformers' own words.
@@ -425,7 +425,7 @@ class Symbiotic(Model):
         """A network whose encoder has the weights called ``name`` on the Hugging Face hub, or saved in a folder.
 
         The encoder's shape is theirs, whatever ``config.encoder`` says; all else starts from random weights.
-        Raises InputError when there are none or they are no backbone's.
+        Raises InputError when there are none, they are no backbone's, or some are missing.
         """
         transformers = late("transformers")
         try:
@@ -433,10 +433,12 @@ class Symbiotic(Model):
             words = {k: v for k, v in found.to_diff_dict().items() if k not in NOT_SHAPE}
             network = cls(replace(config, encoder=json.dumps({"model_type": found.model_type, **words})))
             empty = network.encoder.backbone
-            network.encoder.backbone = type(empty).from_pretrained(name, config=empty.config)
+            # checkpoints with a classifier's head normalise the last map alone: a backbone's own norms begin as new
+            norms = ("hidden_states_norms",)
+            network.encoder.backbone = pretrained(type(empty), name, norms, config=empty.config)
+        except InputError:
+            raise
         except (OSError, ValueError, KeyError) as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(f"no encoder could be loaded from {name}: {' '.join(str(error).split())[:200]}") from error
         network.encoder.freeze_unused()
         return network

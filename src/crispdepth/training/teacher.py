@@ -20,6 +20,7 @@ from crispdepth.extras import late
 from crispdepth.geometry import resize_rgb
 from crispdepth.io import read_label, write_label
 from crispdepth.models.catalog import WEIGHTS
+from crispdepth.models.pretrained import pretrained
 from crispdepth.models.symbiotic import DEVIATION, MEAN, Symbiotic
 from crispdepth.types import Classes, InputError, Rgb, Sample, Size
 
@@ -76,7 +77,9 @@ class HubTeacher(Teacher):
             kind = transformers.AutoModelForSemanticSegmentation
             if not pixels:
                 kind = transformers.AutoModelForUniversalSegmentation
-            self.network = kind.from_pretrained(name).eval()
+            self.network = pretrained(kind, name).eval()
+        except InputError:
+            raise
         except (OSError, ValueError, KeyError) as error:
             text = " ".join(str(error).split())[:200]
             raise InputError(f"no segmentation model could be loaded from {name}: {text}") from error
