@@ -646,10 +646,17 @@ def test_without_transformers_the_pip_line_is_said(monkeypatch: pytest.MonkeyPat
 def test_info_says_whose_licence_it_is_and_fetches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crispdepth.about.load", None)
     large = crispdepth("info", "depth-anything-v2-large.indoor").stdout
-    assert "CC BY-NC 4.0" in large
     assert "depth-anything/Depth-Anything-V2-Metric-Indoor-Large-hf" in large
     assert "needs      --rgb" in large
-    assert "Apache-2.0" in crispdepth("info", "prompt-depth-anything-small").stdout
+    unsaid, prompt = "not said with these weights; the", "Apache-2.0, as their page says"
+    licences = {
+        "depth-anything-v2-small.indoor": f"{unsaid} small ones they began with are Apache-2.0",
+        "depth-anything-v2-large.indoor": f"{unsaid} large ones they began with are CC BY-NC 4.0: no commercial use",
+        "prompt-depth-anything-small": prompt,
+        "prompt-depth-anything-large": f"{prompt}; begun from Depth Anything V2 large, which is CC BY-NC 4.0",
+    }
+    for name, licence in licences.items():
+        assert f"  licence    {licence}" in crispdepth("info", name).stdout.splitlines(), name
 
 
 # ------------------------------------------------------------------------------- measured

@@ -100,7 +100,7 @@ def _depth_anything(scene: str, size: str) -> Entry:
         build=partial(DepthAnything, hub),
         task=f"RGB alone, {scene}: Depth Anything V2, {size}",
         source="Yang et al., Depth Anything V2, NeurIPS 2024",
-        licence=_OTHERS[size],
+        licence=_DEPTH_ANYTHING[size],
         inputs=("rgb",),
         hub=hub,
     )
@@ -112,16 +112,20 @@ def _prompt_depth_anything(size: str) -> Entry:
         build=partial(PromptDepthAnything, hub),
         task=f"RGB + low depth of a phone: Prompt Depth Anything, {size}",
         source="Lin et al., Prompting Depth Anything for 4K resolution metric depth estimation, CVPR 2025",
-        licence=_OTHERS[size],
+        licence=_PROMPT_DEPTH_ANYTHING[size],
         hub=hub,
     )
 
 
-# The pages of these weights name no licence (DepthAnything/Depth-Anything-V2, issue 245); those they began with do.
 _SCENES = ("indoor", "outdoor")
-_OTHERS = {
+# The pages of these weights name no licence (DepthAnything/Depth-Anything-V2, issue 245); those they began with do.
+_DEPTH_ANYTHING = {
     "small": "not said with these weights; the small ones they began with are Apache-2.0",
     "large": "not said with these weights; the large ones they began with are CC BY-NC 4.0: no commercial use",
+}
+_PROMPT_DEPTH_ANYTHING = {
+    "small": "Apache-2.0, as their page says",
+    "large": "Apache-2.0, as their page says; begun from Depth Anything V2 large, which is CC BY-NC 4.0",
 }
 
 CATALOG: dict[str, Entry] = {
@@ -168,6 +172,10 @@ CATALOG: dict[str, Entry] = {
         task="RGB + low depth",
         source="Min et al., Fast global image smoothing, IEEE TIP 2014",
     ),
-    **{f"depth-anything-v2-{size}.{scene}": _depth_anything(scene, size) for size in _OTHERS for scene in _SCENES},
-    **{f"prompt-depth-anything-{size}": _prompt_depth_anything(size) for size in _OTHERS},
+    **{
+        f"depth-anything-v2-{size}.{scene}": _depth_anything(scene, size)
+        for size in _DEPTH_ANYTHING
+        for scene in _SCENES
+    },
+    **{f"prompt-depth-anything-{size}": _prompt_depth_anything(size) for size in _PROMPT_DEPTH_ANYTHING},
 }
