@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as typed_transformers
+from PIL import ImageDraw
 from safetensors.torch import load_file, save_file
 from test_cli import crispdepth, refused
 
@@ -42,6 +43,7 @@ from crispdepth.models.symbiotic import (
     partitioned,
     window_of,
 )
+from crispdepth.picture import LEGEND_PX, class_panel, comparison
 from crispdepth.training import task
 from crispdepth.training.examples import TRAINING_SEED, Pictures, Scenes, Several
 from crispdepth.training.recipes import SemiRecipe
@@ -576,6 +578,30 @@ def test_one_picture_gives_depth_classes_a_drawing_and_points(weights: Path, tmp
     assert len(np.unique(read_rgb(tmp_path / "c.png").reshape(-1, 3), axis=0)) == len(classes.unique())
     assert read_rgb(tmp_path / "v.png").shape[1] > 3 * 240
     assert (tmp_path / "p.ply").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("width", "names"), [(640, CLASSES), (640, CLASSES[:8]), (320, [f"c{i}" for i in range(150)])])
+def test_the_legend_says_how_many_classes_it_has_no_room_for(
+    width: int, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = class_panel(np.arange(width * 480).reshape(480, width).astype(np.uint16) % len(names), names, "classes")
+    written: list[str] = []
+    draw = ImageDraw.ImageDraw.text
+
+    def text(self: ImageDraw.ImageDraw, at: tuple[int, int], words: str, **how: Any) -> None:
+        assert at[0] + self.textlength(words, font=how["font"]) <= 8 + width
+        assert at[1] + 17 <= 8 + 480 + LEGEND_PX
+        written.append(words)
+        draw(self, at, words, **how)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    sheet = comparison([panel])
+    shown = len(written) - (1 if len(names) == 8 else 2)  # without the title, and without the count
+    ending = [] if len(names) == 8 else [f"and {len(names) - shown} more"]
+    assert shown >= 8
+    assert written == ["classes", *(name for name, _ in panel.legend[:shown]), *ending]
+    drawn = {tuple(colour) for colour in sheet[8 + 480 :].reshape(-1, 3).tolist()}
+    assert all(colour in drawn for _, colour in panel.legend[:shown])
 
 
 def test_the_focal_length_sets_the_scale(weights: Path, tmp_path: Path) -> None:

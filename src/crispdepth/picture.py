@@ -51,7 +51,7 @@ def error_colours(error: np.ndarray, valid: np.ndarray, span: Range) -> np.ndarr
 class Panel:
     """One picture of a comparison: ``image`` (h, w, 3) uint8 and what stands under it.
 
-    ``span`` draws a colour bar, ``legend`` names colours, as many as there is room for.
+    ``span`` draws a colour bar, ``legend`` names colours, as many as there is room for, and counts the others.
     """
 
     image: np.ndarray
@@ -140,18 +140,32 @@ def _paste(sheet: Image.Image, panel: Panel, at: tuple[int, int], size: tuple[in
 
 
 def _name_colours(draw: ImageDraw.ImageDraw, panel: Panel, at: tuple[int, int], width: int) -> None:
-    """Squares of colour with their names, in rows of ``width`` pixels, as far as LEGEND_PX has room."""
+    """Squares of colour with their names, in rows of ``width`` pixels; those LEGEND_PX has no room for are counted."""
     font = ImageFont.load_default(13)
-    x, y = at
-    for name, colour in panel.legend:
-        room = 17 + round(draw.textlength(name, font=font))
-        if x + room > at[0] + width:
-            x, y = at[0], y + 17
-        if y + 17 > at[1] + LEGEND_PX - 27:
-            return
+    rooms = [17 + round(draw.textlength(name, font=font)) for name, _ in panel.legend]
+    places = _places(rooms, at, width)
+    named, more = len(rooms), ""
+    while named and places[-1][1] + 17 > at[1] + LEGEND_PX - 27:
+        named -= 1
+        more = f"and {len(rooms) - named} more"
+        places = _places([*rooms[:named], round(draw.textlength(more, font=font))], at, width)
+    for (name, colour), (x, y) in zip(panel.legend[:named], places, strict=False):
         draw.rectangle((x, y + 3, x + 11, y + 14), fill=colour)
         draw.text((x + 15, y), name, fill=INK, font=font)
+    if more:
+        draw.text(places[-1], more, fill=INK, font=font)
+
+
+def _places(rooms: list[int], at: tuple[int, int], width: int) -> list[tuple[int, int]]:
+    """Where things of these widths begin, one after another in rows of ``width`` pixels."""
+    places = []
+    x, y = at
+    for room in rooms:
+        if x + room > at[0] + width:
+            x, y = at[0], y + 17
+        places.append((x, y))
         x += room + 10
+    return places
 
 
 def cropped(panel: Panel, window: tuple[int, int, int, int], size: tuple[int, ...], word: str) -> Panel:
