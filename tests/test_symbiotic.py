@@ -43,7 +43,7 @@ from crispdepth.models.symbiotic import (
     partitioned,
     window_of,
 )
-from crispdepth.picture import LEGEND_PX, class_panel, comparison
+from crispdepth.picture import HOLE, LEGEND_PX, class_colours, class_panel, comparison
 from crispdepth.training import task
 from crispdepth.training.examples import TRAINING_SEED, Pictures, Scenes, Several
 from crispdepth.training.recipes import SemiRecipe
@@ -578,6 +578,17 @@ def test_one_picture_gives_depth_classes_a_drawing_and_points(weights: Path, tmp
     assert len(np.unique(read_rgb(tmp_path / "c.png").reshape(-1, 3), axis=0)) == len(classes.unique())
     assert read_rgb(tmp_path / "v.png").shape[1] > 3 * 240
     assert (tmp_path / "p.ply").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("count", "levels"), [(24, 34), (150, 25), (255, 20)])
+def test_the_colours_of_many_classes_are_told_apart_and_stay_the_same(count: int, levels: int) -> None:
+    colours = class_colours(count).astype(float)
+    assert (colours[count:] == HOLE).all()
+    colours = colours[: count + 1]  # with that of no class
+    distance = np.linalg.norm(colours[:, None] - colours[None], axis=-1)
+    assert distance[~np.eye(count + 1, dtype=bool)].min() >= levels
+    assert np.array_equal(class_colours(24)[:24], colours[:24])
+    assert colours[[0, 1, 2, 23]].tolist() == [[255, 128, 128], [64, 82, 128], [157, 199, 99], [144, 199, 10]]
 
 
 @pytest.mark.parametrize(("width", "names"), [(640, CLASSES), (640, CLASSES[:8]), (320, [f"c{i}" for i in range(150)])])

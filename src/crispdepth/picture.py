@@ -14,6 +14,7 @@ HOLE = (40, 40, 40)
 INK, PAPER = (235, 235, 235), (24, 24, 27)
 PANEL_PX = 640  # the longer side of one panel
 LEGEND_PX = 64
+BY_HUE = 24  # classes with colours by the golden section: many more of them would come out nearly equal
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,36 @@ def error_panel(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray, sp
 
 
 def class_colours(count: int) -> np.ndarray:
-    """(256, 3) uint8: a colour for each of ``count`` classes, neighbours far apart; dark grey for all other numbers."""
+    """(256, 3) uint8: a colour for each of ``count`` classes, neighbours far apart; dark grey for all other numbers.
+
+    A class's colour is the same for every ``count``.
+    """
     colours = np.full((256, 3), HOLE, dtype=np.uint8)
-    for i in range(count):
+    for i in range(min(count, BY_HUE)):
         hue = 0.6180339887 * i % 1  # the golden section; hues come near again after 8 or 13, in another lightness
         rgb = colorsys.hsv_to_rgb(hue, (0.5, 0.95, 0.7)[i // 3 % 3], (1.0, 0.5, 0.78)[i % 3])
         colours[i] = [round(255 * v) for v in rgb]
+    if count > BY_HUE:
+        colours[BY_HUE:count] = _farthest(count - BY_HUE, np.vstack([colours[:BY_HUE], HOLE]))
     return colours
+
+
+def _farthest(count: int, taken: np.ndarray) -> np.ndarray:
+    """(count, 3) levels: again and again the colour that looks least like any ``taken``, by distance in CIELAB."""
+    steps = np.linspace(0, 255, 9).round()
+    offered = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
+    looks = _lab(offered)
+    distance = np.min([np.linalg.norm(looks - other, axis=1) for other in _lab(taken)], axis=0)
+    chosen = []
+    for _ in range(count):
+        best = int(distance.argmax())
+        chosen.append(offered[best])
+        distance = np.minimum(distance, np.linalg.norm(looks - looks[best], axis=1))
+    return np.array(chosen)
+
+
+def _lab(rgb: np.ndarray) -> np.ndarray:
+    return np.asarray(cv2.cvtColor((rgb[None] / 255).astype(np.float32), cv2.COLOR_RGB2LAB)[0])
 
 
 def class_panel(classes: np.ndarray, names: Sequence[str], title: str) -> Panel:
