@@ -34,7 +34,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 # Blocks that do not run here: they say so in their first line, "# needs: …". Their commands are parsed all the same.
 NEEDS = {
-    "README.md": {"an install": 2},
+    "README.md": {"an install": 2, "the hub": 1},
     "CONTRIBUTING.md": {"an install": 1},
     "docs/depth-only.md": {"hours": 1},
     "docs/engines.md": {"minutes": 3},
