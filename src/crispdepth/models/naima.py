@@ -21,6 +21,7 @@ from crispdepth.layers.blocks import KERNELS, BackProjection
 from crispdepth.layers.strips import overwritten, spread, thrifty
 from crispdepth.models import saved
 from crispdepth.models.naima_released import refuse, renamed, unwrapped
+from crispdepth.models.pretrained import pretrained
 from crispdepth.types import Depth, InputError, Mask, MissingPackage, Model, Rgb, Size
 
 try:
@@ -149,7 +150,9 @@ class Tokens(nn.Module):
             if path.suffix == ".safetensors":
                 tensors = {key.removeprefix("vit."): x.float() for key, x in load_file(path).items()}
             else:
-                tensors = Dinov2Model.from_pretrained(source).state_dict()
+                tensors = pretrained(Dinov2Model, source).state_dict()
+        except InputError:
+            raise
         except (OSError, SafetensorError, ValueError) as error:
             raise InputError(f"found no vision transformer at {source}: {error}") from error
         own = self.vit.state_dict()

@@ -438,7 +438,7 @@ class Symbiotic(Model):
             network.encoder.backbone = pretrained(type(empty), name, norms, config=empty.config)
         except InputError:
             raise
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise InputError(f"no encoder could be loaded from {name}: {' '.join(str(error).split())[:200]}") from error
         network.encoder.freeze_unused()
         return network

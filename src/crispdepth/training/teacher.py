@@ -80,7 +80,7 @@ class HubTeacher(Teacher):
             self.network = pretrained(kind, name).eval()
         except InputError:
             raise
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             text = " ".join(str(error).split())[:200]
             raise InputError(f"no segmentation model could be loaded from {name}: {text}") from error
         self.class_names = tuple(str(config.id2label[i]) for i in range(len(config.id2label)))
