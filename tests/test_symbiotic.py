@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -22,8 +23,8 @@ from test_cli import crispdepth, refused
 
 from crispdepth.bench.evaluation import evaluate
 from crispdepth.bench.protocol import PROTOCOLS
+from crispdepth.data import sets
 from crispdepth.data.scenes import CLASSES, scenes
-from crispdepth.data.sets import find
 from crispdepth.extras import late
 from crispdepth.inference import predict
 from crispdepth.io import read_depth, read_label, read_rgb, write_depth, write_label, write_rgb
@@ -35,6 +36,7 @@ from crispdepth.models.symbiotic import (
     SMALL_CONFIG,
     STRIDES,
     CrossAttention,
+    Exchange,
     LgCat,
     Symbiotic,
     SymbioticConfig,
@@ -46,7 +48,7 @@ from crispdepth.models.symbiotic import (
 from crispdepth.picture import HOLE, LEGEND_PX, class_colours, class_panel, comparison
 from crispdepth.training import task
 from crispdepth.training.examples import TRAINING_SEED, Pictures, Scenes, Several
-from crispdepth.training.recipes import SemiRecipe
+from crispdepth.training.recipes import SemiRecipe, find
 from crispdepth.training.run import train
 from crispdepth.training.semi import SemiTask, _at_scale, begun, lesson
 from crispdepth.training.teacher import taught, teacher_named
@@ -162,6 +164,38 @@ def test_the_block_really_depends_on_every_pixel_of_the_other_task() -> None:
     assert bool((y.grad.abs().sum(1) > 0).all())
     assert x.grad is not None
     assert bool((x.grad.abs().sum(1) > 0).any())
+
+
+def test_queries_stay_those_of_the_other_task_while_keys_and_values_move_on() -> None:
+    torch.manual_seed(0)
+    block = LgCat(dataclasses.replace(TINY, pairs=2))
+    x, y = (torch.randn(1, TINY.width, 8, 8) for _ in range(2))
+    given: list[Any] = []
+    gotten: list[torch.Tensor] = []
+
+    def watch(_: Any, inputs: Any, output: torch.Tensor) -> None:
+        given.append(inputs)
+        gotten.append(output)
+
+    for attention in block.attentions:
+        attention.register_forward_hook(watch)
+    block(x, y, 2, None)
+    assert len(given) == 4
+    for (asked, own, *_), before in zip(given, [y.movedim(1, -1), *gotten], strict=False):
+        assert torch.equal(asked, x.movedim(1, -1))
+        assert torch.equal(own, before)
+
+
+@pytest.mark.parametrize("exchange", ["concat", "ccam", "dss"])
+def test_both_directions_of_an_exchange_start_from_the_same_inputs(exchange: str) -> None:
+    torch.manual_seed(0)
+    both = Exchange(dataclasses.replace(TINY, exchange=exchange), 8)
+    depth, semantics = (torch.randn(1, TINY.width, 8, 8) for _ in range(2))
+    refined = both(depth, semantics, 4, None)
+    assert both.to_depth is not None
+    assert both.to_semantics is not None
+    assert torch.equal(refined[0], both.to_depth(semantics, depth, 4, None))
+    assert torch.equal(refined[1], both.to_semantics(depth, semantics, 4, None))
 
 
 @pytest.mark.parametrize("grid", [False, True])
@@ -327,6 +361,13 @@ def segmentation_model(folder: Path, classes: int = 5) -> str:
     return str(folder)
 
 
+def test_the_recipe_weighs_and_mixes_as_its_page_says() -> None:
+    for recipe in (SemiRecipe(), find("symbiotic"), find("symbiotic-small")):
+        assert isinstance(recipe, SemiRecipe)
+        assert (recipe.depth_weight, recipe.classes_weight, recipe.classes_ramp) == (10.0, 0.5, 0.1)
+        assert (recipe.mix, recipe.mixed, recipe.mix_until) == ("nearfarmix", 0.5, 0.9)
+
+
 def test_a_lesson_has_depth_for_one_camera_and_hides_labels_by_name() -> None:
     batch = lesson(RECIPE, 1, "cpu", Scenes(labels=1.0))
     exact = scenes(3, 64, 64, TRAINING_SEED + 1)
@@ -390,6 +431,22 @@ def test_one_run_on_data_sets_with_and_without_labels(tmp_path: Path) -> None:
         workers=0,
     )
     assert again.is_file()
+
+
+def test_the_teacher_is_shown_the_picture_as_it_is(tmp_path: Path) -> None:
+    name = segmentation_model(tmp_path, len(CLASSES))
+    teacher = teacher_named(name)
+    teacher.class_names = CLASSES
+    batch = lesson(RECIPE, 1, "cpu", Scenes(labels=0.0))
+    guessed, sure = teacher(batch["rgb"])
+    confidence = float(sure.median())
+    student = SemiTask(dataclasses.replace(RECIPE, confidence=confidence), tmp_path)
+    student.teacher = teacher
+    found = student.classes_of(batch)
+    assert 0.2 < float((sure >= confidence).float().mean()) < 0.8
+    assert len(guessed.unique()) > 1
+    assert torch.equal(found, torch.where(sure >= confidence, guessed, 255))
+    assert (batch["classes"] == 255).all()
 
 
 def test_the_teachers_labels_are_cached_with_their_confidence(tmp_path: Path) -> None:
@@ -466,6 +523,24 @@ def test_mixing_stops_for_the_last_steps(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(SemiTask, "global_step", step)
         assert student.loss(batch).isfinite()
     assert [bool((rgb == batch["rgb"]).all()) for rgb in seen] == [False, False, True]
+
+
+@pytest.mark.parametrize(("step", "ramp"), [(3, 0.4), (9, 1.0), (50, 1.0)])
+def test_the_loss_is_silog_and_a_growing_share_of_cross_entropy(
+    step: int, ramp: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = SemiTask(dataclasses.replace(RECIPE, steps=100, mix="", tinted=0.0), tmp_path)
+    monkeypatch.setattr(SemiTask, "log_dict", lambda *_, **__: None)
+    monkeypatch.setattr(SemiTask, "global_step", step)
+    batch = lesson(RECIPE, 1, "cpu", Scenes(labels=1.0))
+    batch["classes"][0] = 255  # counts as no picture, not as one of 0
+    with torch.no_grad():
+        depth, logits = student.network.depth_and_logits(batch["rgb"])
+        gap = (depth.log() - batch["depth"].log())[batch["known"]]
+        of_depth = (gap.square().mean() - 0.85 * gap.mean().square()).sqrt()
+        of_classes = torch.nn.functional.cross_entropy(logits[1:], batch["classes"][1:, 0].long())
+        assert float(of_classes) > 1
+        assert float(student.loss(batch)) == pytest.approx(float(10 * of_depth + ramp * 0.5 * of_classes), rel=1e-4)
 
 
 def test_depth_alone_teaches_and_no_reading_teaches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -615,6 +690,14 @@ def test_the_legend_says_how_many_classes_it_has_no_room_for(
     assert all(colour in drawn for _, colour in panel.legend[:shown])
 
 
+def test_the_drawing_names_the_classes_that_are_there_the_largest_first() -> None:
+    classes = np.array([[2, 2, 0], [2, 255, 0]], dtype=np.uint8)
+    panel = class_panel(classes, ("floor", "wall", "thing"), "classes")
+    assert panel.legend == (("thing", tuple(panel.image[0, 0])), ("floor", tuple(panel.image[0, 2])))
+    unnamed = dataclasses.replace(panel, legend=())
+    assert not np.array_equal(comparison([panel]), comparison([unnamed]))
+
+
 def test_the_focal_length_sets_the_scale(weights: Path, tmp_path: Path) -> None:
     medians = []
     for extra in (["--focal", 68.75], ["--focal", 137.5], ["--intrinsics", "137.5,137.5,40,30"]):
@@ -726,7 +809,7 @@ def layout(folder: Path, kind: str) -> Path:
 
 def test_a_list_and_the_mat_and_a_folder_tell_their_camera(tmp_path: Path) -> None:
     for kind, focal_px in (("nyu", 518.858), ("kitti", 721.5)):
-        readers = find(kind, layout(tmp_path / kind, kind), None, part="train")
+        readers = sets.find(kind, layout(tmp_path / kind, kind), None, part="train")
         for read in readers.values():
             matrix = read().intrinsics
             assert matrix is not None
@@ -736,10 +819,10 @@ def test_a_list_and_the_mat_and_a_folder_tell_their_camera(tmp_path: Path) -> No
         (mine / side).mkdir(parents=True)
     write_rgb(mine / "rgb" / "a.png", np.zeros((24, 32, 3), np.uint8))
     write_depth(mine / "depth" / "a.png", np.ones((24, 32), np.float32), out_unit="mm")
-    assert find("folder", mine, "mm")["a"]().intrinsics is None
+    assert sets.find("folder", mine, "mm")["a"]().intrinsics is None
     camera = {"fx": 50, "fy": 50, "cx": 31.5, "cy": 23.5, "width": 64, "height": 48}
     (mine / "intrinsics.json").write_text(json.dumps(camera))
-    matrix = find("folder", mine, "mm")["a"]().intrinsics
+    matrix = sets.find("folder", mine, "mm")["a"]().intrinsics
     assert matrix is not None
     assert float(matrix[0, 0, 0]) == 25  # of half that size
 
@@ -880,3 +963,46 @@ def test_the_small_network_is_small() -> None:
     model = Symbiotic(dataclasses.replace(SMALL_CONFIG, classes=CLASSES))
     assert 2e6 < sum(p.numel() for p in model.parameters()) < 6e6  # in half precision 12 MB
     assert [exchange.to_depth is not None for exchange in model.exchanges] == [False, True, True, True]
+
+
+PUBLISHED = """
+import dataclasses, re, sys
+from pathlib import Path
+import torch
+from crispdepth.losses import cross_entropy, silog
+from crispdepth.training.recipes import find
+from crispdepth.training.semi import begun
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 2**20
+torch.set_num_threads(1)
+torch.manual_seed(0)
+recipe = dataclasses.replace(find("symbiotic"), encoder_weights="")
+classes = tuple(map(str, range(150)))  # as many as the teacher's
+network = begun(recipe, dataclasses.replace(recipe.network, classes=classes)).eval()
+rgb, target = torch.rand(1, 3, 480, 640), 1 + 8 * torch.rand(1, 1, 480, 640)
+with torch.inference_mode():
+    depth, logits = network.depth_and_logits(rgb)
+assert depth.dtype == torch.float32 and depth.shape == target.shape and logits.shape == (1, 150, 480, 640)
+forward = peak()
+del depth, logits
+learner = torch.optim.AdamW([p for p in network.train().parameters() if p.requires_grad], recipe.learning_rate)
+depth, logits = network.depth_and_logits(rgb)
+of_classes = cross_entropy(logits, torch.randint(150, (1, 1, 480, 640))).mean()
+loss = recipe.depth_weight * silog(depth, target, target > 0) + recipe.classes_weight * of_classes
+loss.backward()
+learner.step()
+assert loss.isfinite()
+print(sum(p.numel() for p in network.parameters()) / 1e6, forward, peak())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory where Linux tells it")
+def test_the_published_size_runs_and_takes_a_step_in_the_memory_its_page_says() -> None:
+    done = subprocess.run([sys.executable, "-c", PUBLISHED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    millions, forward, step = map(float, done.stdout.split())
+    sys.stdout.write(f"{millions:.1f} M parameters; peak of forward {forward:.2f} GiB, of step {step:.2f} GiB\n")
+    assert 200 < millions < 212
+    assert forward < 3
+    assert step < 10
