@@ -6,6 +6,7 @@ python examples/draw_mixes.py [docs/mixes.jpg] [--quick]
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ from PIL import Image
 from crispdepth.data.nearfarmix import MIXES
 from crispdepth.data.scenes import CLASSES, scenes
 from crispdepth.data.textures import Dice
-from crispdepth.picture import Panel, Range, class_colours, colours, comparison
+from crispdepth.picture import Panel, Range, class_colours, class_panel, colours, comparison
 from crispdepth.types import Sample
 
-FIRST, SECOND, DRAW = 40, 49, 7  # seeds of the scenes and of what the mixes draw
+FIRST, SECOND, DRAW = 40, 49, 110  # seeds of the scenes and of what the mixes draw
 
 
 def panel(sample: Sample, span: Range, title: str) -> Panel:
@@ -44,7 +45,13 @@ def main() -> None:
     assert second.depth is not None
     both = torch.cat([first.depth, second.depth])
     span = Range.of(both.numpy(), both.numpy() > 0)
-    panels = [panel(first, span, "a scene"), panel(second, span, "another")]
+    assert first.classes is not None
+    assert second.classes is not None
+    there = class_panel(torch.cat([first.classes, second.classes])[:, 0].flatten(0, 1).numpy(), CLASSES, "")
+    panels = [
+        replace(panel(first, span, "a scene"), span=span),
+        replace(panel(second, span, "another"), legend=there.legend),
+    ]
     for name, mix in MIXES.items():
         panels.append(panel(mix(first, second, Dice(DRAW, "cpu")), span, name.replace("_", " ")))
     Image.fromarray(comparison(panels, columns=3)).save(asked.out, quality=88)
