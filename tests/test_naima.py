@@ -355,6 +355,44 @@ def test_a_folded_picture_gives_depth_of_the_same_size(size: tuple[int, int]) ->
         replace(SMALL, stem=0)
 
 
+def test_the_rgb_branch_sees_the_enlarged_low_map_where_asked() -> None:
+    ours, plain = shuffled(replace(SMALL, enlarged=True)), shuffled()
+    weights = plain.state_dict()
+    weights["conv_rgb.weight"] = F.pad(weights["conv_rgb.weight"], (0, 0, 0, 0, 0, 1))
+    ours.load_state_dict(weights)
+    low, valid, rgb = inputs(56, 56)
+    standardised = (rgb - ours.mean) / ours.deviation
+    small = (low - low.min()) / (low.max() - low.min())
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(low, valid, rgb), plain(low, valid, rgb))
+        ours.conv_rgb.weight[:, 3:] = 1
+        seen = ours(low, valid, rgb)
+        assert not torch.allclose(seen, plain(low, valid, rgb))
+        torch.testing.assert_close(
+            seen, ours.network(standardised, small) * (low.max() - low.min()) + low.min(), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_a_calm_start_is_bicubic_and_lets_all_signals_through() -> None:
+    """What an edge leaves in the features of the third bridge, which torch's own start nearly blots out."""
+    torch.manual_seed(0)
+    config = replace(SMALL, width=16, own=True, enlarged=True)
+    own, calm = Naima(config).eval(), Naima(config).calmed().eval()
+    rgb, low = torch.randn(1, 3, 56, 56), torch.rand(1, 1, 14, 14)
+    left: dict[Naima, float] = {}
+    for network in (own, calm):
+        network.bridge3.frequency.register_forward_hook(
+            lambda _, __, out, network=network: left.update({network: float(out.detach().std(dim=(2, 3)).mean())})
+        )
+        with torch.inference_mode():
+            made = network.network(rgb, low)
+    torch.testing.assert_close(made, F.interpolate(low, (56, 56), mode="bicubic"), rtol=0, atol=0)
+    assert left[own] < 0.01
+    assert 0.1 < left[calm] < 20
+    calm.network(rgb, low).square().mean().backward()
+    assert float(calm.upsampler.last.weight.grad.abs().max()) > 0  # type: ignore[union-attr]
+
+
 def test_a_position_embedding_of_its_own_grid_is_taken_as_it_is() -> None:
     rgb = torch.randn(1, 3, 56, 56, generator=torch.Generator().manual_seed(0))
     wide = torch.randn(1, 3, 56, 84, generator=torch.Generator().manual_seed(0))
@@ -503,7 +541,7 @@ def test_tokens_that_learned_from_scenes_are_read_by_a_network_in_training(tmp_p
 
 @pytest.mark.usefixtures("_small_validation")
 def test_a_blind_network_never_hears_a_token(tmp_path: Path) -> None:
-    weights = load_file(train(replace(RECIPE, blind=True), tmp_path, accelerator="cpu", workers=0))
+    weights = load_file(train(replace(RECIPE, blind=True, calm=True), tmp_path, accelerator="cpu", workers=0))
     assert all(float(weights[f"gta{i}.attention.alpha"]) == 0 for i in (1, 2, 3, 4))
 
 

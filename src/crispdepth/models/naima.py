@@ -53,8 +53,9 @@ class NaimaConfig:
     ``own``: each place also hears the token above it, not only those that look alike; ``circle``: phases are
     fused as points on the circle, which has no jump at ±π; ``sized``: position embedding interpolated to the
     exact size; ``detail``: the upsampler sees the last RGB features, which else reach it through the low resolution
-    alone; ``stem``: the picture is folded (``stem`` x ``stem`` pixels to one place), so that what is costly happens
-    on so many times shorter sides, and the low map is ``ratio`` times smaller than the picture.
+    alone; ``enlarged``: the RGB branch sees the low map too, enlarged; ``stem``: the picture is folded (``stem`` x
+    ``stem`` pixels to one place), so that what is costly happens on so many times shorter sides, and the low map is
+    ``ratio`` times smaller than the picture.
     """
 
     scale: int = 8
@@ -76,6 +77,7 @@ class NaimaConfig:
     circle: bool = False
     sized: bool = False
     detail: bool = False
+    enlarged: bool = False
     stem: int = 1
 
     def __post_init__(self) -> None:
@@ -453,7 +455,8 @@ class Naima(Model):
         self.config = config
         c = config.width
         self.tokens = Tokens(config)
-        self.conv_depth, self.conv_rgb = _conv3(2 if config.any_scale else 1, c), _conv3(3 * config.stem**2, c)
+        self.conv_depth = _conv3(2 if config.any_scale else 1, c)
+        self.conv_rgb = _conv3((3 + config.enlarged) * config.stem**2, c)
         self.gta1, self.gta2 = Gta(c, config), Gta(2 * c, config)
         self.gta3, self.gta4 = Gta(2 * c, config), Gta(3 * c, config, last=True)
         self.conv1, self.conv2 = nn.Conv2d(c, c, 1), nn.Conv2d(2 * c, 2 * c, 1)
@@ -466,13 +469,14 @@ class Naima(Model):
 
     def network(self, rgb: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
         """As released: standardised ``rgb`` (b, 3, H, W), ``low`` (b, 1, H/s, W/s) in 0..1, to (b, 1, H, W)."""
-        return self.residual(rgb, low) + _bicubic(low, (rgb.shape[-2], rgb.shape[-1]))
+        enlarged = _bicubic(low[:, :1], (rgb.shape[-2], rgb.shape[-1]))
+        return self.residual(self._seen(rgb, enlarged), low) + enlarged
 
-    def residual(self, rgb: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
-        """What ``network`` adds to the bicubic enlargement of ``low``."""
-        tokens = self.tokens(rgb)
+    def residual(self, seen: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
+        """What ``network`` adds to the bicubic enlargement of ``low``; ``seen``: what the RGB branch sees."""
+        tokens = self.tokens(seen[:, :3])
         depth1 = _leaky(self.conv_depth(low), 0.2)
-        rgb1 = _leaky(self.conv_rgb(F.pixel_unshuffle(rgb, self.config.stem)), 0.2)
+        rgb1 = _leaky(self.conv_rgb(F.pixel_unshuffle(seen, self.config.stem)), 0.2)
         d, r = self.gta1(depth1, tokens[0], rgb1)
         b, rgb2 = self.bridge1(self.conv1(d), r)
         d, r = self.gta2(torch.cat([d, b + depth1], dim=1), tokens[1], rgb2)
@@ -492,8 +496,9 @@ class Naima(Model):
         size = (rgb.shape[-2], rgb.shape[-1])
         x, middle, span = normalised(low, valid)
         x = x + 0.5  # 0..1, as the released code has it
-        padded = F.pad((rgb - self.mean) / self.deviation, self._border(size), mode="replicate")
         enlarged = _bicubic(x, size)
+        seen = self._seen((rgb - self.mean) / self.deviation, enlarged)
+        padded = F.pad(seen, self._border(size), mode="replicate")
         small = self._at_scale(x, enlarged)
         if self.config.any_scale:
             ratio = math.sqrt(size[0] / x.shape[-2] * size[1] / x.shape[-1])
@@ -501,21 +506,24 @@ class Naima(Model):
         residual = self._in_tiles(padded, small)[..., : size[0], : size[1]]
         return restored(enlarged + residual - 0.5, valid, middle, span)
 
-    def _in_tiles(self, rgb: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
+    def _seen(self, rgb: torch.Tensor, enlarged: torch.Tensor) -> torch.Tensor:
+        return torch.cat([rgb, enlarged - 0.5], dim=1) if self.config.enlarged else rgb
+
+    def _in_tiles(self, seen: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
         """``residual`` of overlapping squares, blended linearly; of the whole where it is small enough."""
         step, scale = self.config.step, self.config.ratio
         tile = self.config.tile // step * step
-        height, width = rgb.shape[-2:]
+        height, width = seen.shape[-2:]
         if not tile or max(height, width) <= tile:
-            return self.residual(rgb, low)
-        total, weight = rgb.new_zeros(len(rgb), 1, height, width), rgb.new_zeros(1, 1, height, width)
+            return self.residual(seen, low)
+        total, weight = seen.new_zeros(len(seen), 1, height, width), seen.new_zeros(1, 1, height, width)
         for top, tall in _windows(height, tile, step):
             for left, wide in _windows(width, tile, step):
                 here = (..., slice(top, top + tall), slice(left, left + wide))
                 rows = slice(top // scale, (top + tall) // scale)
                 columns = slice(left // scale, (left + wide) // scale)
-                share = _hat(tall, rgb)[:, None] * _hat(wide, rgb)
-                total[here] += share * self.residual(rgb[here], low[..., rows, columns])
+                share = _hat(tall, seen)[:, None] * _hat(wide, seen)
+                total[here] += share * self.residual(seen[here], low[..., rows, columns])
                 weight[here] += share
         return total / weight
 
@@ -537,6 +545,40 @@ class Naima(Model):
         if exporting():
             return resized(padded, small, "bicubic")
         return F.interpolate(padded, small, mode="bicubic", align_corners=False, antialias=True)
+
+    @torch.no_grad()
+    def calmed(self) -> Self:
+        """Weights to begin a training with: what is new says nothing yet, so the output is bicubic's.
+
+        Convolutions keep the size of what passes through them (He et al. 2015): torch's own start leaves a hundredth of
+        it by the third bridge. Residual blocks, bridges and what tokens say end in zeros (as Fixup, Zhang et al. 2019).
+        """
+        twice = [part for part in self.modules() if isinstance(part, BackProjection)]  # two ways are added up there
+        linear = {conv for part in twice for conv in (part.conv1, part.conv2, part.conv3)}
+        for name, layer in self.named_modules():
+            if name.startswith("tokens.") or not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                continue
+            heard = layer.in_channels * layer.kernel_size[0] ** 2
+            if isinstance(layer, nn.ConvTranspose2d):
+                heard //= layer.stride[0] ** 2
+            if not name.endswith(".mix"):
+                layer.weight.normal_(0, math.sqrt((1 if layer in linear else 2) / heard))
+            if layer.bias is not None:
+                layer.bias.zero_()
+        silent: list[nn.Module | None] = [self.upsampler.last]
+        for part in self.modules():
+            if isinstance(part, Rcab | RgbEncoder):
+                silent.append(part.second)
+            elif isinstance(part, DepthEncoder):
+                part.blocks[-1].weight.mul_(0.1)  # type: ignore[operator]
+            elif isinstance(part, Bridge):
+                silent.append(part.fuse[1])
+            elif isinstance(part, TokenAttention):
+                part.alpha.fill_(1)
+                silent += [part.v_proj, part.own]
+        for weight in (w for layer in silent if layer is not None for w in layer.parameters()):
+            weight.zero_()
+        return self
 
     @classmethod
     def from_file(cls, path: Path, **switches: Any) -> Self:
@@ -591,9 +633,9 @@ def from_released(state_dict: Mapping[str, Any], scale: int, attention: str = "f
 
 SMALL_CONFIG = NaimaConfig(
     scale=2,
-    width=12,
-    encoder=2,
-    upsampler=1,
+    width=24,
+    encoder=1,
+    upsampler=2,
     token_channels=96,
     token_blocks=6,
     token_heads=3,
@@ -607,7 +649,8 @@ SMALL_CONFIG = NaimaConfig(
     circle=True,
     sized=True,
     detail=True,
-    stem=2,
+    enlarged=True,
+    stem=4,
 )
 
 

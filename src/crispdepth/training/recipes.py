@@ -97,6 +97,7 @@ class CrispRecipe(Recipe):
 class NaimaRecipe(Recipe):
     """``tokens``: the vision transformer's weights, a file or a name on the hub (empty: random, frozen).
 
+    ``calm``: begins as bicubic, see ``Naima.calmed``; else with torch's own random weights, as published.
     ``blind``: alpha stays 0, so that no token is heard: the paper's claim is that this is worse.
     ``root_square_weight``: of RMSE, which the published loss lacks: without it edges count too little to be
     learnt in a short time. ``relative``: errors count as shares of bicubic's, image by image.
@@ -104,6 +105,7 @@ class NaimaRecipe(Recipe):
 
     network: NaimaConfig = field(default_factory=NaimaConfig)
     tokens: str = ""
+    calm: bool = False
     blind: bool = False
     sobel_weight: float = 0.1
     root_square_weight: float = 0.0
@@ -331,7 +333,7 @@ RECIPES: dict[str, Recipe] = {
     "naima-tokens": TokensRecipe(patches=((8, 160),), steps=3_000, distinct=600, ramp=0, learning_rate=1e-3),
     "naima-small": NaimaRecipe(
         network=NAIMA_SMALL,
-        patches=((4, 128),),
+        patches=((3, 128),),
         sensors=Sensors(
             kernels=0.1,
             rounded=0.2,
@@ -348,12 +350,14 @@ RECIPES: dict[str, Recipe] = {
             swapped=0.1,
             grey=0.03,
         ),
-        steps=3_000,
-        ramp=1_000,
+        steps=6_000,
+        zoom=4.0,
+        ramp=500,
         scales=(1.5, 16.0),
-        learning_rate=1.5e-3,
+        learning_rate=7e-4,
         clip=1.0,
         ema=0.998,
+        calm=True,
         root_square_weight=1.0,
         relative=True,
     ),

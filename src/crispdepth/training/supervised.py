@@ -59,12 +59,14 @@ class NaimaTask(Task):
     ) -> None:
         super().__init__(recipe, folder, source, report)
         network = begun(Naima, recipe.network, recipe.start)
+        if recipe.calm and not recipe.start:
+            network.calmed()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recipe.tokens:
             self.network.tokens.pretrained(recipe.tokens)
         if recipe.blind:
             for gta in (self.network.gta1, self.network.gta2, self.network.gta3, self.network.gta4):
-                gta.attention.requires_grad_(False)
+                gta.attention.requires_grad_(False).alpha.zero_()
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """In shares of each picture's range of depth, or of bicubic's error."""
