@@ -54,7 +54,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bad = make_frames(folder / "frames", items)
-        tell(f"{items} frames of {SIZE[1]}x{SIZE[0]}, low maps {SCALE} times smaller; {bad} of them broken")
+        shape = f"{SIZE[1]}x{SIZE[0]}, low maps {SCALE} times smaller"
+        tell(f"{words.model}: {items} frames of {shape}; {bad} of them broken")
         command = batch_command(folder / "frames", words.model)
         seconds, memory = undisturbed([*command, str(folder / "whole")])
         expected = digests(folder / "whole")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from crispdepth.job import Settings
 from crispdepth.scale import bulk, session
 from crispdepth.scale.bulk import run_bulk
 from crispdepth.scale.plan import find
-from crispdepth.scale.session import Bulk
+from crispdepth.scale.session import Bulk, Done, Session, staging
 from crispdepth.scale.stores import Store
 from crispdepth.types import InputError
 
@@ -89,6 +91,35 @@ def test_an_item_that_kills_its_process_is_found_and_left_out(tmp_path: Path) ->
     assert {name: data for name, data in expected.items() if name != "a/004.png"} == made
 
 
+KILLED_IN_PREPARATION = """
+import os, signal, sys
+from crispdepth import engines
+from crispdepth.engines import Wanted
+from crispdepth.job import Settings
+from crispdepth.models import crisp
+from crispdepth.scale.bulk import run_bulk
+from crispdepth.scale.session import Bulk
+made, source, target = engines.Converted._made, *sys.argv[1:]
+def killed(*words):
+    os.kill(os.getpid(), signal.SIGKILL)
+for run in range(5):
+    child = os.fork()
+    if child == 0:
+        engines.Converted._made = killed if run < 4 else made
+        job = Bulk(source, target, "crisp-tiny", Settings(unit="mm"), chunk=4, wanted=Wanted("onnx"))
+        print(run, sorted(run_bulk(job).items()), flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == (signal.SIGKILL if run < 4 else 0), run
+"""
+
+
+def test_who_dies_while_the_engine_is_prepared_has_no_item_in_hand(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    words = [sys.executable, "-c", KILLED_IN_PREPARATION, str(frames(tmp_path / "in", 2)), str(tmp_path / "out")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "4 [('done', 2)]\n"), done.stderr
+
+
 def test_what_stops_a_job_with_an_error_again_and_again_is_no_death_of_an_item(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +174,21 @@ def test_a_wrong_question_stops_whatever_the_chunks(tmp_path: Path, chunk: int) 
     with pytest.raises(InputError, match=r"none of the items tried can be done: a/000.*--unit"):
         run_bulk(Bulk(str(source), str(tmp_path / "out"), "bicubic", Settings(), chunk=chunk))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_question_stops_workers_that_are_handed_one_item_at_a_time(tmp_path: Path) -> None:
+    source = frames(tmp_path / "in", 20)
+
+    def as_on_ray(job: Bulk, numbers: list[int]) -> Iterator[Done]:
+        sessions = [Session(job) for _ in range(3)]
+        for number in numbers:
+            yield from sessions[number % 3].do([number])
+
+    with pytest.raises(InputError, match=r"none of the items tried can be done: a/000.*--unit"):
+        run_bulk(Bulk(str(source), str(tmp_path / "out"), "bicubic", Settings(), chunk=1), as_on_ray)
+    assert not (tmp_path / "out").exists()
+    bad = frames(tmp_path / "bad", 20, bad=tuple(range(19)))  # all but one
+    assert run_bulk(quick(bad, tmp_path / "out", chunk=1), as_on_ray) == {"done": 1, "quarantined": 19}
 
 
 @pytest.mark.parametrize("chunk", [3, 64])
@@ -281,3 +327,32 @@ def test_a_column_of_numbers_in_a_list_is_refused(tmp_path: Path, column: str) -
     pq.write_table(pa.table({"low": text, "name": text} | {column: [0]}), tmp_path / "list.parquet")
     with pytest.raises(InputError, match=f"column {column} is int64, not text: write its values as strings"):
         list(find(str(tmp_path / "list.parquet")))
+
+
+# ------------------------------------------------------------------------------- what killed processes leave
+
+KILLED_WHILE_STAGING = """
+import os, signal
+from crispdepth.scale.session import staging
+from crispdepth.scale.stores import Store
+with staging(Store("memory://there")) as name:
+    open(name + "/half", "w").close()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_staging_folders_of_killed_processes_are_swept_and_those_of_living_ones_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_STAGING], check=False)
+    (left,) = tmp_path.iterdir()
+    (tmp_path / "staging-of-another-program").mkdir()
+    with staging(Store("memory://there")) as living:
+        for folder in tmp_path.iterdir():
+            os.utime(folder, (0, 0))
+        with staging(Store("memory://there")):
+            assert not left.exists()
+            assert Path(living).is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["staging-of-another-program"]

@@ -42,7 +42,7 @@ NEEDS = {
     "docs/hub.md": {"pip": 1, "the hub": 2},
     "docs/index.md": {"an install": 1},
     "docs/naima.md": {"the authors' checkpoint": 1, "a data set": 1, "hours": 1},
-    "docs/scale.md": {"a cluster and an object store": 2, "hours": 1},
+    "docs/scale.md": {"a cluster and an object store": 3, "hours": 1},
     "docs/rgb-only.md": {"the hub": 1},
     "docs/symbiotic.md": {"the hub": 1},
     "docs/train.md": {"GPUs": 3, "hours": 2},

@@ -68,6 +68,7 @@ FLOORS = (
         "bench.robust",
         "bench.speed",
         "bench.flickering",
+        "bench.agreement",
         "training.examples",
         "training.teacher",
         "outputs",

@@ -606,3 +606,11 @@ def test_the_sobel_loss_counts_slopes_and_no_offset() -> None:
     assert float(sobel(across[..., 1:-1, 1:-1] * 0 + 1, across[..., 1:-1, 1:-1] * 0)) == pytest.approx(0)
     inner = sobel(across, torch.zeros_like(across))
     assert float(inner) == pytest.approx((8 * 4 + 4 * 2) / 6)  # half the slope at the two continued borders
+
+
+def test_the_page_on_training_counts_the_largest_network() -> None:
+    with torch.device("meta"):
+        count = sum(weight.numel() for weight in Naima(NaimaConfig(scale=16)).parameters())
+    page = " ".join((Path(__file__).parents[1] / "docs/train.md").read_text(encoding="utf-8").split())
+    gigabytes = 4 * 4 * count / 1e9  # float32: itself, its gradient, two moments
+    assert f"NAIMA x16, has {count / 1e6:.0f} million parameters, {gigabytes:.1f} GB with" in page

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +20,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 from test_atomic import read_only
 from test_cli import crispdepth, refused
+from test_crisp import shuffled
 
 from crispdepth.engines import Wanted
 from crispdepth.io import read_depth
 from crispdepth.job import Settings
+from crispdepth.models.crisp import TINY_CONFIG
 from crispdepth.scale import session, stores
 from crispdepth.scale.bulk import run_bulk
 from crispdepth.scale.overlap import overlapped
@@ -310,6 +314,77 @@ def test_a_tar_is_read_where_it_lies(tmp_path: Path) -> None:
     assert files(tmp_path / "tarred" / "depth") == files(tmp_path / "out" / "depth")
 
 
+def tar_of(path: Path, names: list[str]) -> Path:
+    """A tar with one small picture under all these names."""
+    picture = path.with_name("picture.png")
+    Image.fromarray(np.ones((6, 8), np.uint16)).save(picture)
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            tar.add(picture, name)
+    return path
+
+
+def test_neighbours_in_a_tar_with_one_key_in_two_folders_are_two_items(tmp_path: Path) -> None:
+    names = [f"{folder}/000.{kind}.png" for folder in "ab" for kind in KINDS]
+    items = list(find(str(tar_of(tmp_path / "x.tar", names))))
+    assert [(item.name, item.fault) for item in items] == [("a/000", None), ("b/000", None)]
+    assert len({url for item in items for url in (item.low, item.rgb)}) == 4
+
+
+def test_a_picture_in_a_tar_may_be_a_png_without_another_word(tmp_path: Path) -> None:
+    tar = str(tar_of(tmp_path / "x.tar", ["k.png", "k.depth.png"]))
+    assert has_pictures(tar)
+    (item,) = find(tar)
+    assert item.low is not None
+    assert item.rgb is not None
+    assert item.low != item.rgb
+
+
+def test_tars_that_repeat_keys_are_refused_with_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    for name in "01":
+        tar_of(tmp_path / "shards" / f"{name}.tar", ["k.png", "k.depth.png"])
+    with pytest.raises(InputError, match=r"two items are called k: .*1\.tar repeats.*a job of its own"):
+        list(find(str(tmp_path / "shards")))
+
+
+def test_the_command_does_what_its_options_say(tmp_path: Path) -> None:
+    low = np.full((12, 16), 2.0, np.float32)
+    low[:, 8:] = 3
+    low[5, 2:12] = np.nan
+    for kind, array in (
+        ("low", low),
+        ("rgb", np.repeat(np.where(np.arange(64) < 36, 40, 200).astype(np.uint8)[None, :, None], 48, 0).repeat(3, 2)),
+        ("confidence", np.where(np.arange(192) % 7 == 0, 20, 60).astype(np.uint8).reshape(12, 16)),
+    ):
+        (tmp_path / "in" / kind).mkdir(parents=True)
+        path = tmp_path / "in" / kind / "a.npy"
+        np.save(path, array) if kind == "low" else Image.fromarray(array).save(path.with_suffix(".png"))
+    words = ["--unit", "m", "--model", "fgs", "--nan-holes", "--min-confidence", 0.3, "--confidence-max", 100]
+    words += ["--max-hole-px", 3, "--align", "auto"]
+    done = crispdepth("batch", tmp_path / "in", tmp_path / "out", *words, "--suffix", ".npy")
+    assert done.returncode == 0, done.stderr
+    asked = json.loads((tmp_path / "out" / "job.json").read_text())
+    told = {"nan_holes": True, "min_confidence": 0.3, "confidence_max": 100, "max_hole_px": 3, "align": "auto"}
+    assert {word: asked[word] for word in told} == told
+    one = [f"--{kind}={tmp_path}/in/{kind}/a{'.npy' if kind == 'low' else '.png'}" for kind in (*KINDS, "confidence")]
+    done = crispdepth("predict", *one, *words, "-o", tmp_path / "one.npy")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "depth" / "a.npy").read_bytes() == (tmp_path / "one.npy").read_bytes()
+
+
+def test_a_job_belongs_to_the_values_of_its_weights(tmp_path: Path) -> None:
+    source, weights = frames(tmp_path / "in", 1), tmp_path / "crisp.safetensors"
+    network = shuffled(TINY_CONFIG)
+    network.save(weights)
+    run_bulk(job(source, tmp_path / "out", str(weights)))
+    with torch.no_grad():
+        next(network.parameters()).add_(0.5)
+    network.save(weights)
+    with pytest.raises(InputError, match="holds a job with other weights"):
+        run_bulk(job(source, tmp_path / "out", str(weights)))
+
+
 @pytest.mark.parametrize(
     ("names", "cure"),
     [(["../a"], "cannot name a file"), (["/a"], "cannot name"), (["a", "a"], "rename one"), ([], "nothing to do")],
@@ -327,6 +402,7 @@ def test_a_list_with_unusable_names_is_refused(tmp_path: Path, names: list[str],
         (["nowhere", "out"], "no such folder"),
         (["nowhere.parquet", "out"], "no such file"),
         (["in", "http://host/out"], "results go to a folder"),
+        (["in", "memory://out"], "results go to a folder"),
         (["in", "nonsense://out"], "give a folder, or a URL"),
         (["in", "out", "--chunk", 0], "at least 1"),
         (["in", "in/low/a/000.png"], r"in/low/a/000\.png is a file; name a folder"),
@@ -365,6 +441,40 @@ def test_few_items_are_in_hand_and_their_order_stays() -> None:
     for text in made:
         written.append(text)
     assert written == [str(2 * (x + 1)) for x in range(50)]
+
+
+def test_reading_and_writing_go_on_while_the_model_works() -> None:
+    read_ahead, worked_on = threading.Event(), threading.Event()
+
+    def read(number: int) -> int:
+        if number == 1:
+            read_ahead.set()
+        return number
+
+    def work(number: int) -> int:
+        assert number != 0 or read_ahead.wait(5), "the second item is read while the first is worked on"
+        if number == 1:
+            worked_on.set()
+        return number
+
+    def write(number: int) -> int:
+        assert number != 0 or worked_on.wait(5), "the second item is worked on while the first is written"
+        return number
+
+    assert list(overlapped(range(4), read, work, write)) == [0, 1, 2, 3]
+
+
+def test_a_file_is_moved_into_its_place_never_written_there(tmp_path: Path) -> None:
+    staged, target = tmp_path / "staged", tmp_path / "depth" / "a.png"
+    target.parent.mkdir()
+    target.write_bytes(b"the old one")
+    staged.write_bytes(b"new")
+    whole = staged.stat().st_ino
+    with target.open("rb") as opened:
+        Store(str(tmp_path)).put(staged, "depth/a.png")
+        assert opened.read() == b"the old one"  # a copy would show through here, half of it after a kill
+    assert target.stat().st_ino == whole
+    assert not staged.exists()
 
 
 # ------------------------------------------------------------------------------- an object store, a cluster

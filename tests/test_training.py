@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from crispdepth.io import read_depth
 from crispdepth.losses import absolute, expected_error, root_square
 from crispdepth.models.crisp import Crisp, CrispConfig
 from crispdepth.models.ctkt import Ctkt, CtktConfig
-from crispdepth.training import task
+from crispdepth.training import run, task
 from crispdepth.training.examples import Batch, Pictures, Scenes, Stream, example, source
 from crispdepth.training.recipes import RECIPES, CrispRecipe, changed, find
 from crispdepth.training.run import train
@@ -443,3 +444,39 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path, monkeypatch: py
     one, two = (load_file(tmp_path / str(devices) / "weights.safetensors") for devices in (1, 2))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_machines_share_a_folder_and_end_with_the_weights_of_two_processes(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    command = [sys.executable, two_processes.__file__, str(tmp_path / "nodes"), "1", "2"]
+    nodes = [
+        subprocess.Popen(command, env={**os.environ, **where, "NODE_RANK": rank}, stderr=subprocess.PIPE, text=True)
+        for rank in "01"
+    ]
+    try:
+        for node in nodes:
+            _, said = node.communicate(timeout=240)
+            assert node.returncode == 0, said
+    finally:
+        for node in nodes:
+            node.kill()
+    subprocess.run([sys.executable, two_processes.__file__, str(tmp_path / "one"), "2"], check=True)
+    found, expected = (load_file(tmp_path / name / "weights.safetensors") for name in ("nodes", "one"))
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-5)
+    assert not (tmp_path / "nodes" / "train.lock").exists()
+
+
+@pytest.mark.parametrize(("rank", "locks"), [("0", True), ("1", False)])
+def test_only_the_first_machine_takes_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: str, locks: bool
+) -> None:
+    monkeypatch.setenv("NODE_RANK", rank)
+    seen: list[bool] = []
+    monkeypatch.setattr(run, "_train", lambda *_: seen.append((tmp_path / "run" / "train.lock").exists()))
+    (tmp_path / "run").mkdir()
+    train(RECIPE, tmp_path / "run")
+    assert seen == [locks]

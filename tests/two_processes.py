@@ -1,4 +1,4 @@
-"""two_processes.py FOLDER DEVICES: train a tiny recipe on a CPU in so many processes, and keep all gradients."""
+"""two_processes.py FOLDER DEVICES [NODES]: a tiny recipe trained on a CPU in so many processes; keeps all gradients."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def gradients(self: Any, _: Any) -> None:
         torch.save(found, self.folder / f"gradients-{self.global_step}.pt")
 
 
-def main(folder: Path, devices: int, examples_a_step: int = 2) -> None:
+def main(folder: Path, devices: int, nodes: int = 1, examples_a_step: int = 2) -> None:
     """``examples_a_step`` are spread over the processes; what is left of them comes one after the other."""
     task.VALIDATION_SCENES, task.VALIDATION_SIZE = 1, (96, 128)
     task._validation_scenes.cache_clear()
     CrispTask.on_before_optimizer_step = gradients  # type: ignore[method-assign,assignment]
-    run.pl.Trainer = functools.partial(run.pl.Trainer, accumulate_grad_batches=examples_a_step // devices)  # type: ignore[misc,assignment]
-    run.train(RECIPE, folder, "cpu", devices, workers=0)
+    run.pl.Trainer = functools.partial(run.pl.Trainer, accumulate_grad_batches=examples_a_step // (devices * nodes))  # type: ignore[misc,assignment]
+    run.train(RECIPE, folder, "cpu", devices, nodes, workers=0)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

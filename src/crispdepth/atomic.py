@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import stat
+import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -161,6 +164,34 @@ def check_output(
         same = os.path.exists(target) and os.path.exists(other) and os.path.samefile(target, other)
         if same or _real(other) == target:
             raise InputError(f"{name}: is also an input ({shown(other)}); choose another name")
+
+
+@contextmanager
+def held_folder(inside: Path, prefix: str) -> Iterator[Path]:
+    """A new folder in ``inside``, gone with all that is in it at the end; meanwhile ``sweep`` leaves it alone."""
+    with tempfile.TemporaryDirectory(dir=inside, prefix=prefix) as name:
+        held = os.open(name, os.O_RDONLY) if fcntl is not None else None
+        try:
+            if held is not None:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+            yield Path(name)
+        finally:
+            if held is not None:
+                os.close(held)
+
+
+def sweep(inside: Path, prefix: str) -> None:
+    """Remove from ``inside`` the folders of ``held_folder`` whose process was killed, over a minute ago."""
+    for folder in inside.glob(f"{prefix}*") if fcntl is not None else ():
+        with suppress(OSError):  # somebody else's, or held by a process that lives
+            if time.time() - folder.stat().st_mtime < 60:
+                continue  # may be new, and not held yet
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(held)
 
 
 @contextmanager

@@ -92,6 +92,12 @@ def read(job: Job, settings: Settings) -> Read:
     return Read(job, settings, low, rgb, lines)
 
 
+def sizes(read: Read) -> tuple[Size, Size] | None:
+    """(H, W) of the low map and of the result that ``worked`` will make of it; None without them."""
+    size = _size(read) or (None if read.rgb is None else read.rgb.shape[:2])
+    return None if read.low is None or size is None else (read.low.depth.shape, size)
+
+
 def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
     """The second third: the model's result, ready for ``outputs_of``, and the lines so far. Raises InputError."""
     settings, low, rgb, lines = read.settings, read.low, read.rgb, list(read.lines)

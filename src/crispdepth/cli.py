@@ -416,6 +416,7 @@ def bench_speed(
     engines: Annotated[
         bool, typer.Option("--engines", help="Instead: --models (crisp) by every engine, at 640x480 or --size")
     ] = False,
+    device: Annotated[str, typer.Option(help="cpu cuda cuda:1 mps")] = "cpu",
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A page to put the tables in")] = None,
 ) -> None:
     """Time models side by side, and measure their memory, on this machine."""
@@ -425,8 +426,9 @@ def bench_speed(
     if json_path is not None:
         report.check_json(json_path)
     wanted = _size(size)
+    speed.check_device(device)
     if engines:
-        _bench_engines([name.strip() for name in (models or "crisp").split(",")], wanted, scale, json_path, out)
+        _bench_engines([name.strip() for name in (models or "crisp").split(",")], wanted, scale, device, json_path, out)
         return
     if out is not None:
         report.around(out, "speed")
@@ -434,7 +436,7 @@ def bench_speed(
     results = []
     for each in speed.SIZES if wanted is None else (wanted,):
         with report.progress_bar(f"{each[1]}x{each[0]}") as progress:
-            results.append(speed.measure(names, each, scale, progress=progress))
+            results.append(speed.measure(names, each, scale, device=device, progress=progress))
         typer.echo(speed.table(results[-1]) + "\n")
     if out is not None:
         report.write_between(out, "speed", "\n\n".join(speed.table(result) for result in results))
@@ -444,7 +446,9 @@ def bench_speed(
         typer.echo(f"wrote {json_path}")
 
 
-def _bench_engines(names: list[str], size: Size | None, scale: float, json_path: Path | None, out: Path | None) -> None:
+def _bench_engines(
+    names: list[str], size: Size | None, scale: float, device: str, json_path: Path | None, out: Path | None
+) -> None:
     from crispdepth.bench import report, speed
 
     if out is not None:
@@ -452,7 +456,7 @@ def _bench_engines(names: list[str], size: Size | None, scale: float, json_path:
     results = []
     for name in names:
         with report.progress_bar(f"{name} by every engine") as progress:
-            results.append(speed.measure_engines(name, size or speed.SIZES[0], scale, progress=progress))
+            results.append(speed.measure_engines(name, size or speed.SIZES[0], scale, device=device, progress=progress))
     text = "\n\n".join(speed.engines_table(result) for result in results)
     typer.echo(text)
     if out is not None:
@@ -461,6 +465,26 @@ def _bench_engines(names: list[str], size: Size | None, scale: float, json_path:
     if json_path is not None:
         report.write_json(json_path, {"results": results})
         typer.echo(f"wrote {json_path}")
+
+
+@app.command("bench-export")
+def bench_export(
+    size: Annotated[str, typer.Option(help="The picture, WxH, of networks that have a file for one size")] = "160x112",
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A page to put the table in")] = None,
+) -> None:
+    """Measure how far each network's ONNX file is from torch: crisp, ctkt, symbiotic-small, and a made-up NAIMA."""
+    from crispdepth.bench import agreement, report
+
+    wanted = _size(size)
+    assert wanted is not None
+    if out is not None:
+        report.around(out, "export")
+    with report.progress_bar("networks") as progress:
+        text = agreement.table(agreement.measure(wanted, progress=progress))
+    typer.echo(text)
+    if out is not None:
+        report.write_between(out, "export", text)
+        typer.echo(f"wrote {out}")
 
 
 @app.command("bench-memory")

@@ -16,7 +16,7 @@ import torch
 from crispdepth.export import Sizes, converted
 from crispdepth.graphs import SUFFIXES, Graph, enlargement, needed
 from crispdepth.models.catalog import DEFAULT_WITHOUT_LOW, load
-from crispdepth.types import Depth, InputError, Local, Model
+from crispdepth.types import Depth, InputError, Local, Model, Size
 
 ENGINES = {"torch": "torch", "compile": "torch", "onnx": "onnxruntime", "openvino": "openvino"}  # our word: the package
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
@@ -196,6 +196,11 @@ class Converted(Model):
         """As the model's own."""
         depth: Depth = self._graph(parts).forward(**parts)
         return depth
+
+    def prepare(self, low: Size, size: Size) -> None:
+        """Make now the file for maps of ``low`` pixels enlarged to ``size``, unless it serves these sizes alone."""
+        if not self.model.one_size:
+            self._graph({"low": torch.empty(low, device="meta"), "size": size})
 
     def _both(self, **parts: Any) -> tuple[Depth, ...]:
         made: tuple[Depth, ...] = self._graph(parts).estimate(**parts)

@@ -31,6 +31,7 @@ ODD: tuple[tuple[int, Size, float, float], ...] = (  # batch, size, enlargement,
     (3, (29, 31), 1, 0.1),
 )
 CONVOLUTIONS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData")
+TALKATIVE = ("torch.onnx._internal.exporter._registration", "onnxscript.optimizer._constant_folding")  # of no matter
 KEPT = 3  # last convolutions that stay in float beside everything that is no convolution
 CALIBRATION, HELD_BACK = range(1000, 1012), range(2000, 2008)  # seeds of scenes
 SCENE: Size = (240, 320)
@@ -127,6 +128,8 @@ def to_onnx(model: Model, path: Path, scale: float, sizes: Sizes | None = None) 
     free: dict[str, Any] = {"dynamo": True, "verbose": False, "external_data": False}
     if sizes is None:
         free = {"dynamo": False, "dynamic_axes": axes}
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # deprecated; and a line for every branch, which the check covers
         try:

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import downsample
 from crispdepth.engines import Choice, Machine, Wanted, choose, compiled, prepared
-from crispdepth.export import AGREE, converted, held_back_rmse
+from crispdepth.export import AGREE, Sizes, converted, held_back_rmse
 from crispdepth.graphs import Graph
 from crispdepth.inference import predict, sharpened
 from crispdepth.io import write_depth, write_rgb
@@ -44,6 +44,7 @@ def measure(
     size: Size,
     scale: float = 8,
     rounds: int = ROUNDS,
+    device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Milliseconds (median of ``rounds``, after one round to warm up) and peak memory of each model.
@@ -53,14 +54,16 @@ def measure(
     hardly their ratio: models and units take turns. ``gflop``: what the model multiplies and adds; ``least_units``: the
     same in units, so many it would take where all of it were as fast as the unit. ``auto_ms``, ``auto_units``: in the
     ``precision`` that the command takes here by itself, where that is not float32. ``peak_mb``: the most memory (RSS)
-    that a fresh process held, Python and torch included, from loading the model to the end of one map.
+    that a fresh process held, Python and torch included, from loading the model to the end of one map on the CPU.
+
+    ``device``: as ``check_device`` takes it, units too; a model's time has the way of its tensors there and back in it.
     """
     keep_freed()  # as the command does: else times, the unit's too, depend on what happened to be freed before
-    models = {name: load(name) for name in names}
-    jobs: dict[str, Callable[[], object]] = {"unit": _unit(False), "unit channels_last": _unit(True)}
+    models = {name: _on(load(name), device) for name in names}
+    jobs: dict[str, Callable[[], object]] = {"unit": _unit(False, device), "unit channels_last": _unit(True, device)}
     jobs |= {f"model {name}": _job(model, size, scale) for name, model in models.items()}
     gflop = {name: _gflop(job) for name, job in jobs.items()}
-    choices = {name: choose(Wanted("torch", "cpu"), model, Machine.here()) for name, model in models.items()}
+    choices = {name: choose(Wanted("torch", device), load(name), Machine.here()) for name in names}
     for name, choice in choices.items():
         if choice.precision != "float32":
             jobs[f"auto {name}"] = _job(prepared(load(name), choice), size, scale)
@@ -77,6 +80,7 @@ def measure(
     return {
         "size": f"{size[1]}x{size[0]}",
         "scale": scale,
+        "device": device,
         "threads": torch.get_num_threads(),
         "unit_conv_ms": round(middle["unit"], 2),
         "unit_conv_channels_last_ms": round(middle["unit channels_last"], 2),
@@ -97,6 +101,19 @@ def measure(
     }
 
 
+def check_device(device: str) -> None:
+    """Raises InputError for a ``device`` (torch's word: cpu, cuda, cuda:1, mps) that is not here."""
+    if device == "auto":
+        raise InputError("--device auto would not say what was measured: name it, cpu, cuda or mps")
+    choose(Wanted("torch", device), Model(), Machine.here())
+
+
+def _on(model: Model, device: str, precision: str = "float32") -> Model:
+    """``model`` there; a filter without weights stays on the CPU."""
+    weights = any(True for _ in model.parameters())
+    return prepared(model, Choice("torch", device, precision, "measured")) if weights else model
+
+
 def _gflop(job: Callable[[], object]) -> float:
     """10^9 multiplications and additions of the convolutions and matrix products of one run."""
     with FlopCounterMode(display=False) as counter:
@@ -104,11 +121,13 @@ def _gflop(job: Callable[[], object]) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def _unit(channels_last: bool) -> Callable[[], object]:
+def _unit(channels_last: bool, device: str) -> Callable[[], object]:
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    conv = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=layout)  # type: ignore[call-overload]
-    x = torch.rand(1, 64, 240, 320).contiguous(memory_format=layout)
-    return lambda: conv(x)
+    conv = nn.Conv2d(64, 64, 3, padding=1).to(device, memory_format=layout)  # type: ignore[call-overload]
+    x = torch.rand(1, 64, 240, 320, device=device).contiguous(memory_format=layout)
+    if device == "cpu":
+        return lambda: conv(x)
+    return lambda: (conv(x), getattr(torch, device.partition(":")[0]).synchronize())  # it works on after the call
 
 
 def _job(model: Model, size: Size, scale: float) -> Callable[[], object]:
@@ -129,26 +148,34 @@ def measure_engines(
     size: Size,
     scale: float = 8,
     rounds: int = ROUNDS,
+    device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """One model by every engine, taking turns: milliseconds (median of ``rounds``, after one to warm up), the largest
     difference from torch as a share of the depth's range, and, where that is more than rounding, what it does to the
-    RMSE on held-back scenes. An engine that is not here is named with why; bf16 is there where the CPU computes in it.
+    RMSE on held-back scenes. An engine that is not here is named with why; 16 bits are there where the CPU computes in
+    bf16, and on CUDA. ``device``: where torch runs (``check_device``), the tensors' way there and back in its time; the
+    other engines have the CPU.
     """
     keep_freed()  # as the command does: else times depend on what happened to be freed before
     model, sample = load(name), _scene(size, scale)
-    runners: dict[str, Model] = {"torch": model, "torch.compile": _compiled(name)}
-    if Machine.here().bf16:
-        halved = Choice("torch", "cpu", "bf16", "measured")
-        runners["torch bf16"] = prepared(load(name), halved)
-        runners["torch.compile bf16"] = prepared(_compiled(name), halved)
+    sizes = (
+        Sizes(size, (sample.low.shape[-2], sample.low.shape[-1])) if model.one_size and sample.low is not None else None
+    )
+    runners = {"torch": _on(load(name), device), "torch.compile": _on(_compiled(name), device)}
+    half = "float16" if device.startswith("cuda") else "bf16" if device == "cpu" and Machine.here().bf16 else ""
+    if half:
+        runners[f"torch {half}"] = _on(load(name), device, half)
+        runners[f"torch.compile {half}"] = _on(_compiled(name), device, half)
     absent = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, (label, (suffix, int8)) in enumerate(GRAPHS.items()):
             path = Path(folder) / str(number) / f"model{suffix}"
             path.parent.mkdir()
             try:
-                converted(model, path, scale, int8)
+                if int8 and sizes:
+                    raise InputError(f"int8 is calibrated at several sizes, and a file of {name} has one")
+                converted(model, path, scale, int8, sizes)
                 runners[label] = Graph(path)
             except InputError as error:
                 absent[label] = str(error)
@@ -173,6 +200,7 @@ def measure_engines(
         cost = {label: held_back_rmse(runners[label], scale) / exact - 1 for label in made if off[label] > AGREE}
     return {
         "model": name,
+        "device": device,
         "size": f"{size[1]}x{size[0]}",
         "scale": scale,
         "threads": torch.get_num_threads(),
@@ -203,11 +231,20 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def device_name(device: str) -> str:
+    """What to call it in a heading."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return "the CPU" if device == "cpu" else device
+
+
 def engines_table(result: dict[str, Any]) -> str:
     """``measure_engines`` as a Markdown table, its conditions in the heading."""
     head = (
         f"{result['model']}, {result['size']}, x{result['scale']:g}, {result['threads']} threads, {result['processor']}"
     )
+    if result["device"] != "cpu":
+        head += f", torch on {device_name(result['device'])}"
     columns = ("engine", "ms", "pictures/s", "times torch", "differs by, of the range", "RMSE on scenes")
     rows = [f"**{head}**", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     eager = result["engines"]["torch"]["ms"]
@@ -271,8 +308,9 @@ def command_peak_mb(model: str, size: Size, scale: float) -> float:
 
 def table(result: dict[str, Any]) -> str:
     """One size's figures as a Markdown table, its conditions in the heading."""
+    where = device_name(result["device"])
     head = (
-        f"{result['size']}, x{result['scale']:g}, {result['threads']} threads, float32 on the CPU; "
+        f"{result['size']}, x{result['scale']:g}, {result['threads']} threads, float32 on {where}; "
         f"1 unit = {result['unit_conv_ms']:g} ms"
     )
     columns = ("model", "parameters", "ms", "units", "GFLOP, least units", "as the command runs it", "peak memory, MB")

@@ -22,7 +22,14 @@ INPUTS = ("low", "rgb", "confidence")
 SCHEMA = pa.schema([(name, pa.string()) for name in ("name", *INPUTS, "fault")])
 QUARANTINED = "quarantined"
 ANY = ".*"  # ends the place of a partner that was missing: whatever its extension will be
-FIELDS = {"depth": "low", "jpg": "rgb", "jpeg": "rgb", "color": "rgb", "webp": "rgb"}  # other words in a tar
+FIELDS = {
+    "depth": "low",
+    "jpg": "rgb",
+    "jpeg": "rgb",
+    "png": "rgb",
+    "color": "rgb",
+    "webp": "rgb",
+}  # other words in a tar
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,8 @@ def find(source: str) -> Iterator[Item]:
     - a ``.parquet`` list with a column ``low``, perhaps ``rgb``, ``confidence`` (paths relative to the list, or URLs)
       and ``name``; where there is a column ``status`` (a manifest of ours) its quarantined rows only, and partners
       that were missing are looked for again;
-    - a ``.tar``, or a folder of them, in WebDataset's layout: ``KEY.low.png``, ``KEY.rgb.jpg``, ``KEY.confidence.png``.
+    - a ``.tar``, or a folder of them, in WebDataset's layout: ``KEY.low.png``, ``KEY.rgb.jpg`` (or ``KEY.jpg``,
+      ``KEY.png``), ``KEY.confidence.png``.
 
     Raises InputError when there is nothing to do, and for names that occur twice or lead out of the folder.
     """
@@ -64,7 +72,9 @@ def find(source: str) -> Iterator[Item]:
         ):
             raise InputError(f"{shown(source)}: {shown(repr(item.name))} cannot name a file: use words and /")
         if item.name in seen:
-            raise InputError(f"{shown(source)}: two items are called {item.name}: rename one")
+            tar, mark, _ = (item.low or item.rgb or item.confidence or "").partition(".tar#")
+            cure = f"{shown(tar)}.tar repeats its key; rename it, or give each .tar a job of its own"
+            raise InputError(f"{shown(source)}: two items are called {item.name}: {cure if mark else 'rename one'}")
         seen.add(item.name)
         yield item
     if not seen:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayError
 
 from crispdepth.memory import keep_freed
 from crispdepth.scale.session import Bulk, Done, Session
@@ -43,7 +46,8 @@ class OnRay:
         DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         try:
-            workers = self.workers or self._room()
+            room = self._room()
+            workers = self.workers or room
             blocks = min(len(numbers), BLOCKS_A_WORKER * workers)
             pending = ray.data.from_items([{"number": n} for n in numbers], override_num_blocks=blocks)
             done = pending.map_batches(
@@ -64,12 +68,17 @@ class OnRay:
                 ray.shutdown()
 
     def _room(self) -> int:
-        there = ray.cluster_resources()
-        fits = [int(there.get("CPU", 0) / self.cpus)] if self.cpus else []
-        fits += [int(there.get("GPU", 0) / self.gpus)] if self.gpus else []
-        if not min(fits, default=0):
-            raise InputError(f"the Ray cluster has no room for a worker of {self.cpus:g} CPUs and {self.gpus:g} GPUs")
-        return min(fits)
+        """How many workers fit. Raises InputError where not one does: Ray itself would wait for ever."""
+        asked = {word: n for word, n in (("CPU", self.cpus), ("GPU", self.gpus)) if n}
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        room = sum(min((int(node.get(word, 0) / n) for word, n in asked.items()), default=0) for node in nodes)
+        if not room:
+            most = " and ".join(f"{max(node.get(word, 0) for node in nodes):g} {word}s" for word in asked or ("CPU",))
+            raise InputError(
+                f"the Ray cluster has no room for a worker of {self.cpus:g} CPUs and {self.gpus:g} GPUs: ask for less "
+                f"by --cpus and --gpus (its machines have up to {most})"
+            )
+        return room
 
 
 class _Worker:
@@ -94,11 +103,31 @@ def _columns(done: Done, error: str) -> dict[str, Any]:
 
 
 def _connect(address: str) -> None:
+    """Join the cluster, or start a ``local`` one. Raises InputError."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     host, colon, port = address.removeprefix("ray://").rpartition(":")
+    with tempfile.TemporaryFile() as said:
+        try:
+            if colon and port.isdigit():
+                socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
+            with _stderr_into(said.fileno()) if colon else nullcontext():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, ValueError, RayError) as error:
+            said.seek(0)
+            if b"InvalidAuthToken" in said.read() or isinstance(error, RayError):
+                cure = "set RAY_AUTH_MODE=token, and have its token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
+                raise InputError(f"the Ray cluster at {address} asks for a token: {cure}") from error
+            raise InputError(f"no Ray cluster at {address} ({error}): start one with `ray start --head`") from error
+
+
+@contextmanager
+def _stderr_into(file: int) -> Iterator[None]:
+    """What this process's libraries write to stderr goes into an open file: Ray's core says there, and only there, why
+    it cannot join, once a second."""
+    kept = os.dup(2)
+    os.dup2(file, 2)
     try:
-        if colon and port.isdigit():
-            socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError) as error:
-        raise InputError(f"no Ray cluster at {address} ({error}): start one with `ray start --head`") from error
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

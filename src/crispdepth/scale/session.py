@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import itemgetter
@@ -17,8 +18,8 @@ import cv2
 import torch
 
 from crispdepth import batch
-from crispdepth.atomic import shown
-from crispdepth.engines import Wanted, opened
+from crispdepth.atomic import held_folder, shown, sweep
+from crispdepth.engines import Converted, Wanted, opened
 from crispdepth.job import Job, Settings
 from crispdepth.outputs import Output, outputs_of, write_all
 from crispdepth.scale.manifest import DONE, Row, write_part
@@ -28,6 +29,7 @@ from crispdepth.scale.stores import Store, fetch, is_of_the_store
 from crispdepth.scale.suspects import DEADLY, Suspects
 from crispdepth.types import InputError
 
+STAGING = "crispdepth-staging-"  # begins the names of folders on the way to a store
 WORK, DEPTH = "_work", "depth"  # what is gone when the job is finished; where results are
 PLAN = f"{WORK}/plan.parquet"
 TELLING = 8  # if of so many first items none can be done, the fault may be in the question
@@ -95,6 +97,7 @@ class Session:
         self.model, self.choice = opened(bulk.model, bulk.wanted)
         self.plan = Plan(self.store.open(PLAN))
         self.settings = self._settled()
+        self.asked_rightly = False  # once it is known that not every item fails
 
     def _settled(self) -> Settings:
         """The settings, with the end of the confidence's scale told from the first items, alike in every process."""
@@ -116,22 +119,21 @@ class Session:
     def do(self, numbers: Iterable[int]) -> Iterator[Done]:
         """Chunks by number, each reported once its files and then its part are in the store.
 
-        A chunk whose part is there already is skipped. Raises InputError when neither the first items work nor
-        others, and when the results cannot be written; when the store or the device fails, what
+        A chunk whose part is there already is skipped. Raises InputError when none of the first items here works, nor
+        any other that is tried, and when the results cannot be written; when the store or the device fails, what
         ``stores.is_of_the_store``.
         """
         with staging(self.store) as name:
             folder = Path(name)
             rows: list[Row] = []
-            first: list[Row] = []
             todo = (number for number in numbers if not self.store.exists(part_name(number)))
             for at, row in self._each(todo, folder):
                 rows.append(row)
-                if at.place < TELLING:
-                    first.append(row)
-                    if len(first) == min(TELLING, self.plan.items):
-                        self._check(first, folder)
-                if len(rows) == self.plan.size_of(at.number):
+                whole = len(rows) == self.plan.size_of(at.number)
+                if not self.asked_rightly and (whole or len(rows) == TELLING):
+                    self._check(rows, range(at.place + 1 - len(rows), at.place + 1), folder)
+                    self.asked_rightly = True
+                if whole:
                     write_part(rows, folder / "part")
                     self.store.put(folder / "part", part_name(at.number))
                     bad = sum(row.status == QUARANTINED for row in rows)
@@ -156,7 +158,11 @@ class Session:
             for at in items:
                 with suspects.alone(at.number, at.place) as deaths:
                     fault = f"the process died {deaths} times while it did this" if deaths >= DEADLY else at.item.fault
-                    done = self._write(work(read(replace(at, item=replace(at.item, fault=fault)))))
+                    at = read(replace(at, item=replace(at.item, fault=fault)))
+                if at.read is not None and isinstance(self.model, Converted) and (sizes := batch.sizes(at.read)):
+                    self.model.prepare(*sizes)  # takes minutes: whoever dies there has no item in hand
+                with suspects.alone(at.number, at.place):
+                    done = self._write(work(at))
                 yield done
 
     def _chunk(self, number: int) -> list[_At]:
@@ -216,18 +222,19 @@ class Session:
             raise at.doubt
         return at
 
-    def _check(self, first: list[Row], folder: Path) -> None:
-        """Raise InputError if nothing was ever done, and neither the first items nor others can be: ask otherwise."""
+    def _check(self, first: list[Row], places: range, folder: Path) -> None:
+        """Raise InputError if nothing was ever done, and neither the ``first`` items seen here, at ``places`` of the
+        plan, nor others can be: ask otherwise."""
         if any(row.status == DONE for row in first) or self.store.names(DEPTH):
             return
-        if not self._another_works(range(TELLING), folder):
+        if not self._another_works(places, folder):
             name, reason = first[0].name, first[0].reason
             raise InputError(f"none of the items tried can be done: {name}: {reason}")
 
     def _another_works(self, but: Container[int], folder: Path) -> bool:
-        """Whether an item can be done of those spread over the plan, the first and the last among them."""
+        """Whether an item can be done of the first TELLING and OTHERS spread over the plan, the last among them."""
         last = self.plan.items - 1
-        for place in sorted({last * i // (OTHERS - 1) for i in range(OTHERS)}):
+        for place in sorted({min(i, last) for i in range(TELLING)} | {last * i // (OTHERS - 1) for i in range(OTHERS)}):
             if place not in but:
                 at = self._chunk(place // self.bulk.chunk)[place % self.bulk.chunk]
                 if self._work(self._read(at, folder)).output is not None:
@@ -260,12 +267,22 @@ class Session:
         return at, replace(row, status=DONE, out=name, bytes=size, sha256=digest, width=at.width, height=at.height)
 
 
-def staging(store: Store) -> tempfile.TemporaryDirectory[str]:
-    """A folder for files on their way into ``store``: if it is local in its ``_work``, on the same disk."""
-    inside = Path(store.root) / WORK if store.is_local else None
-    if inside is not None:
+@contextmanager
+def staging(store: Store) -> Iterator[str]:
+    """A folder for files on their way into ``store``: if it is local in its ``_work``, on the same disk.
+
+    Else in the system's temporary folder, where those that killed processes have left are removed first.
+    """
+    if store.is_local:
+        inside = Path(store.root) / WORK
         inside.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(dir=inside, prefix="staging-")
+        with tempfile.TemporaryDirectory(dir=inside, prefix="staging-") as name:
+            yield name
+        return
+    inside = Path(tempfile.gettempdir())
+    sweep(inside, STAGING)
+    with held_folder(inside, STAGING) as folder:
+        yield str(folder)
 
 
 def part_name(number: int) -> str:

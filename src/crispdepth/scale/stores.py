@@ -17,7 +17,7 @@ from crispdepth.atomic import check_folder, shown
 from crispdepth.types import InputError
 
 CLIENTS = ("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure")  # who speak to stores beneath fsspec
-WHOLE = ("file", "s3", "gs", "gcs", "az", "abfs", "memory")  # stores in which a put file is there whole or not at all
+WHOLE = ("file", "s3", "gs", "gcs", "az", "abfs")  # stores in which a put file is there whole or not at all
 LASTING = (FileNotFoundError, PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
 LASTING_NUMBERS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)  # s3fs: EINVAL for a bad request
 PART = re.compile(r"(?P<tar>.*\.tar)#(?P<offset>\d+),(?P<size>\d+)")  # a member of a tar, by its bytes

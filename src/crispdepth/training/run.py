@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -57,9 +58,13 @@ def train(
     there, and for what cannot be read; KeyboardInterrupt, whose text says where it goes on, for Ctrl-C and SIGTERM.
     """
     check_folder(folder)
-    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    with alone(folder / "train.lock") if first else nullcontext():
+    with alone(folder / "train.lock") if _is_first() else nullcontext():
         return _train(recipe, folder, (accelerator, devices, nodes), source or Scenes(), report, workers)
+
+
+def _is_first() -> bool:
+    """Whether this is the first process of all: on each machine one has rank 0 until Lightning has counted them."""
+    return rank_zero_only.rank == 0 and os.environ.get("NODE_RANK", "0") == "0"  # type: ignore[attr-defined]
 
 
 def _train(
