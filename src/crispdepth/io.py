@@ -350,20 +350,30 @@ def _check_own_values(values: np.ndarray, whole: np.ndarray, values_between: boo
         raise InputError(f"{span} would lose over 1 % of their range as whole numbers; {cure}")
 
 
-def write_confidence(path: PathLike, confidence: np.ndarray, error: np.ndarray | None = None) -> None:
+def write_confidence(
+    path: PathLike, confidence: np.ndarray, error: np.ndarray | None = None, valid: np.ndarray | None = None
+) -> None:
     """Writes ``confidence`` (H, W) of 0..1 as 8-bit ``.png``, or ``error`` (H, W) float as ``.exr`` or ``.npy``.
 
-    Atomically, by the extension. Raises InputError, too where ``error`` is asked for and None.
+    Outside ``valid`` (H, W) bool it is 0, or NaN. Atomically, by the extension. Raises InputError, too where ``error``
+    is asked for and None.
     """
     suffix, name = Path(path).suffix.lower(), shown(path)
     if suffix not in CONFIDENCE_SUFFIXES:
         raise InputError(f"{name}: cannot write confidence as '{suffix}'; use {', '.join(CONFIDENCE_SUFFIXES)}")
     if suffix == ".png":
-        _write(path, png_bytes(np.rint(np.clip(confidence, 0, 1) * 255).astype(np.uint8)))
+        levels = np.empty(confidence.shape, np.uint8)
+        for top in range(0, len(levels), ROWS):  # maps may be huge
+            rows = np.clip(confidence[top : top + ROWS], 0, 1)
+            levels[top : top + ROWS] = np.rint(rows * 255)
+        if valid is not None:
+            levels[~valid] = 0
+        _write(path, png_bytes(levels))
     elif error is None:
         raise InputError(f"{name}: this model does not estimate its error; write .png, or use --model crisp")
     else:
-        _write(path, _ENCODERS[suffix](error.astype(np.float32)))
+        known = error if valid is None else np.where(valid, error, np.nan)
+        _write(path, _ENCODERS[suffix](known.astype(np.float32, copy=False)))
 
 
 def write_rgb(path: PathLike, rgb: np.ndarray) -> None:
