@@ -104,7 +104,7 @@ def readers(path: Path, dice: random.Random) -> list[Callable[[], Any]]:
     if suffix == ".mat":
         return [lambda: [read() for read in mat_samples(path).values()]]
     if suffix == ".hdf5":
-        return [lambda: distances(path)]
+        return [lambda: distances(path), lambda: io.read_depth(path)]
     if suffix in (".parquet", ".tar"):
         return [lambda: list(find(str(path)))]
     if suffix in (".json", ".yaml", ".pincam", ".txt"):

@@ -80,11 +80,12 @@ class DepthFile:
 
 
 def read_depth(path: PathLike, unit: str | None = None, nan_holes: bool = False) -> DepthFile:
-    """A depth map, with its mask, of an 8/16-bit PNG, TIFF, EXR, PFM, npy or npz file, or the one in a HEIC photo.
+    """A depth map, with its mask, of an 8/16-bit PNG, TIFF, EXR, PFM, npy or npz file, Hypersim's HDF5, or the one in a
+    HEIC photo.
 
     ``unit`` is a name in ``UNITS``; integer files must be given one, floating-point files default to
     metres (an npz of ours and a HEIC name their own). 0 and negative values are holes, but not in ``relative``. NaN and
-    inf are holes in EXR and PFM, elsewhere only with ``nan_holes``. Raises InputError, one line, for
+    inf are holes in EXR, PFM and HDF5, elsewhere only with ``nan_holes``. Raises InputError, one line, for
     anything wrong.
     """
     row = None if unit is None else parse_unit(unit)
@@ -439,6 +440,7 @@ _DEPTH_READERS: dict[str, Callable[[IO[bytes]], Raw]] = {
     "PFM": read_pfm_depth,
     "npy": read_npy_depth,
     "npz": read_npz_depth,
+    "HDF5": lambda file: late("crispdepth.formats.hdf5").read_hdf5_depth(file),
 }
 _ENCODERS: dict[str, Callable[[np.ndarray], bytes]] = {
     ".png": png_bytes,
@@ -448,10 +450,7 @@ _ENCODERS: dict[str, Callable[[np.ndarray], bytes]] = {
     ".pfm": pfm_bytes,
     ".npy": npy_bytes,
 }
-_NO_DEPTH = {
-    "JPEG": ", whose lossy compression ruins depth",
-    "HDF5": " (Hypersim's are read whole: evaluate --set hypersim, train --data hypersim)",
-}
+_NO_DEPTH = {"JPEG": ", whose lossy compression ruins depth"}
 _KINDS = {  # what an extension promises
     ".png": "PNG",
     ".tif": "TIFF",
@@ -466,4 +465,5 @@ _KINDS = {  # what an extension promises
     ".bmp": "BMP",
     ".heic": "HEIC",
     ".heif": "HEIC",
+    ".hdf5": "HDF5",
 }
