@@ -1,11 +1,11 @@
 """Damaged files given to every reader: nothing but an InputError may come out, quickly, in little memory.
 
-    python examples/fuzz.py [--inputs 200000] [--seconds 100] [--seed 0] [--quick]
+    python examples/fuzz.py [--inputs 200000] [--seconds 100] [--seed 0] [--quick] [--page docs/sensors.md]
 
 Small good files of every kind are mutated (bytes changed, cut, doubled, moved, mixed with one another) and read. What
 counts as a fault: any other exception, over LONGEST_S for one file, over MOST_BYTES more memory than before, or the
 death of the process that reads. The file at fault is kept and named; the exit status is 1. Ends after so many inputs
-or seconds, whichever is first.
+or seconds, whichever is first. --page: what came of it, into that page, too.
 """
 
 from __future__ import annotations
@@ -30,14 +30,17 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 
-from crispdepth import io
+from crispdepth import convert, io
+from crispdepth.bench.report import write_between
 from crispdepth.data.hypersim import distances
 from crispdepth.data.nyu import mat_samples
 from crispdepth.intrinsics import read_extrinsics, read_intrinsics, read_stereo
 from crispdepth.models import saved
 from crispdepth.models.crisp import TINY_CONFIG, Crisp
+from crispdepth.models.naima import released_scale
 from crispdepth.recordings import recording
 from crispdepth.scale.plan import find
 from crispdepth.types import InputError
@@ -86,6 +89,9 @@ def samples(folder: Path) -> None:
         for name in ("a.png", "c.jpg"):
             tar.add(folder / name, f"0.{'low' if name == 'a.png' else 'rgb'}{Path(name).suffix}")
     Crisp(TINY_CONFIG).save(folder / "w.safetensors")
+    weights = {"module.bridge1.upBlock.conv_1.0.weight": torch.randn(3, 3, 6, 6), "module.n": torch.ones(5)}
+    for zipped in (True, False):
+        torch.save({"model": weights}, folder / f"zipped_{zipped}.pth", _use_new_zipfile_serialization=zipped)
 
 
 def readers(path: Path, dice: random.Random) -> list[Callable[[], Any]]:
@@ -93,10 +99,12 @@ def readers(path: Path, dice: random.Random) -> list[Callable[[], Any]]:
     suffix = path.suffix
     if suffix == ".safetensors":
         return [lambda: saved.read(path, "Crisp", lambda fields: Crisp(type(TINY_CONFIG)(**fields)))]
+    if suffix == ".pth":
+        return [lambda: released_scale(convert.read(path))]
     if suffix == ".mat":
         return [lambda: [read() for read in mat_samples(path).values()]]
     if suffix == ".hdf5":
-        return [lambda: distances(path)]
+        return [lambda: distances(path), lambda: io.read_depth(path)]
     if suffix in (".parquet", ".tar"):
         return [lambda: list(find(str(path)))]
     if suffix in (".json", ".yaml", ".pincam", ".txt"):
@@ -173,12 +181,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--page", type=Path, help="put the line between its marks in this page")
     asked = parser.parse_args()
     if asked.quick:
         asked.inputs, asked.seconds = 400, 5
     folder = Path(tempfile.mkdtemp(prefix="crispdepth-fuzz-"))
     (folder / "good").mkdir()
     samples(folder / "good")
+    kinds = sorted({path.suffix for path in (folder / "good").iterdir()})
     context: Any = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     start = time.monotonic()
     with multiprocessing.Manager() as manager:
@@ -197,7 +207,9 @@ def main() -> int:
     if process.exitcode != 0:
         victim = next(iter(folder.glob("victim*")), folder)
         found.append(f"{victim}: the reading process ended with {process.exitcode}")
-    print(f"{count.value} inputs in {time.monotonic() - start:.0f} s, seed {asked.seed}: {len(found)} faults")
+    print(line := f"{count.value:,} inputs in {time.monotonic() - start:.0f} s, seed {asked.seed}: {len(found)} faults")
+    if asked.page is not None:
+        write_between(asked.page, "fuzz", f"{line} (damaged {' '.join(kinds)}).")
     for line in found[:20]:
         print(line)
     if not found:

@@ -2,15 +2,16 @@
 
     python examples/look_at_sensors.py [--data FOLDER] [-o looks] [--quick] [--page docs/sensors.md]
 
-Draws a comparison for each, and prints the D435's RMSE inside and outside the glass against the same scene painted
-opaque. --page: instead, how far what the D435 reads through glass is believed, into that page. FOLDER has the folders
-lidar/, d435/ and rgbd_holes/; without it there is nothing to draw, and that is said.
+Draws a comparison for each. --page: instead, the D435's RMSE inside and outside the glass against the same scene
+painted opaque, how far what it reads there is believed, and what taking it out does, into that page. FOLDER has the
+folders lidar/, d435/ and rgbd_holes/; without it there is nothing to draw, and that is said.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -23,7 +24,7 @@ from crispdepth.bench.report import write_between
 from crispdepth.inference import predict
 from crispdepth.metrics import rmse
 from crispdepth.models.catalog import load
-from crispdepth.types import Model
+from crispdepth.types import Model, Prediction
 
 TRIES = (
     ("phone", "lidar/phone_depth_mm.png", "lidar/phone_color.jpg", "mm"),
@@ -32,6 +33,10 @@ TRIES = (
 )
 GLASS = ("000000080", "000000130")
 OFF, AROUND_PX, HOLES = 0.05, 61, 0.1  # of the depth: wrong; beside holes: over a tenth of so wide a square
+CONDITIONS = "two scenes of a D435, crisp at the sensor's own 1280x720"
+TAKEN_OUT = (
+    "| what | RMSE on the glass, cm | elsewhere | mean confidence on the glass | elsewhere |\n|---|---|---|---|---|"
+)
 BELIEVED = (
     "| where it reads | pixels | RMSE read, cm | sharpened | off by over 5 % | their confidence | the others' "
     "| beside holes | the others |\n|---|---|---|---|---|---|---|---|---|"
@@ -52,49 +57,63 @@ def off_cm(depth: np.ndarray, truth: io.DepthFile, where: np.ndarray) -> str:
     return f"{100 * float(rmse(prediction, target, valid)):6.2f}" if valid.any() else "     –"
 
 
-def glass(number: str, folder: Path, model: Model, out: Path) -> list[str]:
-    """Rows of a table: what was measured, what became of it, and what becomes of it where glass is made a hole."""
+@dataclass(frozen=True)
+class Scene:
+    """What a D435 gave of a scene with glass, its truth (painted opaque), and crisp's results: ``plain``, and
+    ``without`` what it read on the glass."""
+
+    number: str
+    sensor: io.DepthFile
+    truth: io.DepthFile
+    glass: np.ndarray
+    plain: Prediction
+    without: Prediction
+
+
+def seen(number: str, folder: Path, model: Model) -> Scene:
+    """One scene of ``folder``."""
     sensor = io.read_depth(folder / f"{number}-transparent-depth-img.exr", "m")
     truth = io.read_depth(folder / f"{number}-opaque-depth-img.exr", "m")
     rgb = io.read_rgb(folder / f"{number}-transparent-rgb-img.jpg")
-    mask = io.read_confidence(folder / f"{number}-mask.png") > 0
-    plain = predict(model, low=sensor.depth, valid=sensor.valid, rgb=rgb)
-    without = predict(model, low=sensor.depth, valid=sensor.valid & ~mask, rgb=rgb)
-    draw(f"d435 {number}", folder / f"{number}-transparent-depth-img.exr", folder / f"{number}-transparent-rgb-img.jpg",
-         "m", model, out)  # fmt: skip
-    assert plain.confidence is not None
-    read = sensor.valid
-    rows = [
-        ("as measured, where there is a reading", sensor.depth, read),
-        ("sharpened, same pixels", plain.depth, read),
-        ("sharpened, holes filled", plain.depth, np.ones_like(read)),
-        ("sharpened, glass taken out first", without.depth, np.ones_like(read)),
-    ]
-    found = [
-        f"| {number} | {what} | {off_cm(d, truth, w & mask)} | {off_cm(d, truth, w & ~mask)} |" for what, d, w in rows
-    ]
-    sure, unsure = plain.confidence[~mask].mean(), plain.confidence[mask].mean()
-    return [*found, f"| {number} | mean confidence | {unsure:.2f} | {sure:.2f} |"]
-
-
-def believed(number: str, folder: Path, model: Model) -> list[str]:
-    """Rows of a table: where the sensor reads something, how wrong it is, and how sure ``model`` is of it."""
-    sensor = io.read_depth(folder / f"{number}-transparent-depth-img.exr", "m")
-    truth = io.read_depth(folder / f"{number}-opaque-depth-img.exr", "m")
     glass = io.read_confidence(folder / f"{number}-mask.png") > 0
-    rgb = io.read_rgb(folder / f"{number}-transparent-rgb-img.jpg")
-    found = predict(model, low=sensor.depth, valid=sensor.valid, rgb=rgb)
-    assert found.confidence is not None
-    off = np.abs(sensor.depth - truth.depth) > OFF * truth.depth
-    beside = cv2.blur((~sensor.valid).astype(np.float32), (AROUND_PX, AROUND_PX)) > HOLES
+    plain, without = (
+        predict(model, low=sensor.depth, valid=valid, rgb=rgb) for valid in (sensor.valid, sensor.valid & ~glass)
+    )
+    return Scene(number, sensor, truth, glass, plain, without)
+
+
+def taken_out(x: Scene) -> list[str]:
+    """Rows of a table: what was measured, what became of it, and what becomes of it where glass is made a hole."""
+    read, every = x.sensor.valid, np.ones_like(x.sensor.valid)
+    rows = [
+        ("as measured, where there is a reading", x.sensor.depth, read, None),
+        ("sharpened, same pixels", x.plain.depth, read, x.plain),
+        ("sharpened, holes filled", x.plain.depth, every, x.plain),
+        ("sharpened, glass taken out first", x.without.depth, every, x.without),
+    ]
+    lines = []
+    for what, depth, where, result in rows:
+        cells = [off_cm(depth, x.truth, where & part).strip() for part in (x.glass, ~x.glass)]
+        for part in (x.glass, ~x.glass):
+            sure = None if result is None else result.confidence
+            cells.append("–" if sure is None else f"{sure[where & part].mean():.2f}")
+        lines.append(f"| {x.number}, {what} | {' | '.join(cells)} |")
+    return lines
+
+
+def believed(x: Scene) -> list[str]:
+    """Rows of a table: where the sensor reads something, how wrong it is, and how sure crisp is of it."""
+    assert x.plain.confidence is not None
+    off = np.abs(x.sensor.depth - x.truth.depth) > OFF * x.truth.depth
+    beside = cv2.blur((~x.sensor.valid).astype(np.float32), (AROUND_PX, AROUND_PX)) > HOLES
     rows = []
-    for name, where in (("glass", glass), ("elsewhere", ~glass)):
-        read = where & sensor.valid & truth.valid
+    for name, where in (("glass", x.glass), ("elsewhere", ~x.glass)):
+        read = where & x.sensor.valid & x.truth.valid
         wrong, right = read & off, read & ~off
-        shares = [f"{found.confidence[w].mean():.2f}" if w.any() else "–" for w in (wrong, right)]
+        shares = [f"{x.plain.confidence[w].mean():.2f}" if w.any() else "–" for w in (wrong, right)]
         shares += [f"{beside[w].mean():.0%}" if w.any() else "–" for w in (wrong, right)]
-        words = [f"{number}, {name}", str(read.sum()), off_cm(sensor.depth, truth, read).strip()]
-        words += [off_cm(found.depth, truth, read).strip(), f"{wrong.sum() / read.sum():.1%}", *shares]
+        words = [f"{x.number}, {name}", str(read.sum()), off_cm(x.sensor.depth, x.truth, read).strip()]
+        words += [off_cm(x.plain.depth, x.truth, read).strip(), f"{wrong.sum() / read.sum():.1%}", *shares]
         rows.append(f"| {' | '.join(words)} |")
     return rows
 
@@ -105,25 +124,26 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=default)
     parser.add_argument("-o", "--out", type=Path, default=Path("looks"))
     parser.add_argument("--quick", action="store_true", help="one small picture, by bicubic")
-    parser.add_argument("--page", type=Path, help="write only the table of readings on glass, between its marks")
+    parser.add_argument("--page", type=Path, help="write only the tables of readings on glass, between their marks")
     asked = parser.parse_args()
     if not asked.data.is_dir():
         print(f"no real data at {asked.data}: nothing drawn (--data FOLDER)")
         return
+    model = load("bicubic" if asked.quick else "crisp")
+    d435 = asked.data / "d435"
     if asked.page is not None:
-        rows = [row for number in GLASS for row in believed(number, asked.data / "d435", load("crisp"))]
-        table = "\n".join(["**two scenes of a D435, crisp at the sensor's own 1280x720**", "", BELIEVED, *rows])
-        write_between(asked.page, "glass", table)
-        print(table)
+        scenes = [seen(number, d435, model) for number in GLASS]
+        for mark, head, table in (("glass", BELIEVED, believed), ("glass taken out", TAKEN_OUT, taken_out)):
+            text = "\n".join([f"**{CONDITIONS}**", "", head, *(row for x in scenes for row in table(x))])
+            write_between(asked.page, mark, text)
+            print(text)
         return
     asked.out.mkdir(exist_ok=True)
-    model = load("bicubic" if asked.quick else "crisp")
     for name, low, rgb, unit in TRIES[-1:] if asked.quick else TRIES:
         draw(name, asked.data / low, asked.data / rgb, unit, model, asked.out)
-    if not asked.quick:
-        print("| RMSE, cm | D435 | inside the glass mask | outside |\n|---|---|---|---|")
-        for number in GLASS:
-            print("\n".join(glass(number, asked.data / "d435", model, asked.out)))
+    for number in () if asked.quick else GLASS:
+        low, rgb = (d435 / f"{number}-transparent-{what}" for what in ("depth-img.exr", "rgb-img.jpg"))
+        draw(f"d435 {number}", low, rgb, "m", model, asked.out)
 
 
 if __name__ == "__main__":

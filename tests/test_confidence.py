@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,12 +183,21 @@ def test_confidence_is_written_as_a_share_or_as_the_error_to_expect(tmp_path: Pa
     np.testing.assert_allclose(read_depth(written[".exr"]).depth, error)
     depth = read_depth(tmp_path / "o.png", "mm").depth
     np.testing.assert_allclose(share / 255, 1 / (1 + error / (0.01 * depth)), atol=0.01)
-    run(
-        Job(low, tmp_path / "o.png", rgb, out_confidence=written[".npy"]),
-        load("crisp"),
-        Settings("mm", keep_holes=True),
-    )
+    assert (share[8:20, 8:20] > 0).all()  # filled
+    for suffix in (".npy", ".png"):
+        job = Job(low, tmp_path / "o.png", rgb, out_confidence=written[suffix])
+        run(job, load("crisp"), Settings("mm", keep_holes=True))
     assert np.isnan(np.load(written[".npy"]))[8:20, 8:20].all()
+    assert (read_confidence(written[".png"])[8:20, 8:20] == 0).all()
+
+
+def test_a_huge_confidence_is_written_in_little_more_than_its_bytes(tmp_path: Path) -> None:
+    share, valid = np.full((1000, 2000), 0.7, np.float32), np.ones((1000, 2000), dtype=bool)
+    tracemalloc.start()
+    write_confidence(tmp_path / "c.png", share, valid=valid)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 5 * share.size  # bytes: the float map alone has 4 a pixel
 
 
 def test_a_file_for_confidence_that_cannot_be_is_refused(tmp_path: Path) -> None:

@@ -87,6 +87,19 @@ def test_the_expected_error_is_positive_and_in_the_unit_of_the_map(scene: Sample
     torch.testing.assert_close(thousandfold, 1000 * error, rtol=1e-3, atol=0)
 
 
+def test_no_more_error_is_expected_than_the_map_has_range(scene: Sample) -> None:
+    network, (low, valid, rgb) = shuffled(), inputs(scene)
+    valid[..., 3:-3, 3:-3] = False
+    assert network.say4.bias is not None
+    span = low[valid].max() - low[valid].min()
+    with torch.inference_mode():
+        network.say4.bias[-16:] = 2  # the logarithm of the error, in units of the local contrast
+        learnt = network.staged(low, valid, rgb).error
+        error = network.estimate(low, valid, rgb)[1]
+    assert learnt.max() > 1.2 * span > span > learnt.min()
+    torch.testing.assert_close(error, learnt.clamp(max=float(span)))
+
+
 @pytest.mark.parametrize(
     ("scale", "levels"), [(4, ""), (8, "8"), (16, "16"), (32, "16 16"), (64, "16 16")], ids=lambda x: f"<{x}>"
 )

@@ -186,3 +186,16 @@ def test_a_picture_beyond_pillows_own_limit_is_read(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     (tmp_path / "a.png").write_bytes(png(np.ones((7, 9), np.uint8)))
     assert io.read_depth(tmp_path / "a.png", "disparity").depth.shape == (7, 9)
+
+
+def test_a_tiff_that_declares_more_than_it_holds_is_refused_at_once(tmp_path: Path) -> None:
+    """An uncompressed one of 900 bytes that says it is 17 x 2,000,000 took seconds, and was read as black."""
+    path = tmp_path / "c.tif"
+    Image.fromarray(np.zeros((15, 17, 3), np.uint8)).save(path)
+    data = bytearray(path.read_bytes())
+    entry = next(at for at in range(8, len(data), 2) if struct.unpack_from("<H", data, at)[0] == 0x101)  # its height
+    data[entry : entry + 12] = struct.pack("<HHII", 0x101, 4, 1, 2_000_000)
+    path.write_bytes(data)
+    for read in (io.read_rgb, io.read_depth):
+        with pytest.raises(InputError, match="truncated"):
+            read(path)

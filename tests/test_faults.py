@@ -66,9 +66,17 @@ def test_empty_files_loops_and_changing_sizes(tmp_path: Path) -> None:
         assert not lonely
         assert [name for line in failures for name in ("001", "002", "005") if name in line] == ["001", "002", "005"]
         assert "0 bytes" in failures[0]
+        assert "leads back to itself; remove it" in failures[1]
         assert "crop them to the same view" in failures[2]
         shapes = {p.name: read_depth(p, "mm").depth.shape for p in out.iterdir()}
         assert shapes == {"000.png": (48, 64), "003.png": (48, 64), "004.png": (24, 32)}
+
+
+def test_a_result_takes_the_place_of_a_link_that_leads_back_to_itself(tmp_path: Path) -> None:
+    low, rgb, out = frames(tmp_path, 1)
+    (out / "o.png").symlink_to(out / "o.png")
+    run(Job(low / "000.png", out / "o.png", rgb / "000.png"), load("bicubic"), Settings(unit="mm"))
+    assert read_depth(out / "o.png", "mm").depth.shape == (48, 64)
 
 
 def test_a_folder_that_leads_into_itself_is_no_trap(tmp_path: Path) -> None:

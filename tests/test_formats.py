@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import OpenEXR
 import pytest
@@ -131,7 +132,7 @@ def test_colour_palette_jpeg_and_few_bits_are_not_depth(tmp_path: Path) -> None:
     picture.save(tmp_path / "j.jpg")
     assert "lossy" in refused(tmp_path / "j.jpg")
     (tmp_path / "frame.0000.depth_meters.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    assert "evaluate --set hypersim" in refused(tmp_path / "frame.0000.depth_meters.hdf5")
+    assert "damaged or truncated HDF5" in refused(tmp_path / "frame.0000.depth_meters.hdf5")
     picture.convert("1").save(tmp_path / "b.png")
     assert "too few" in refused(tmp_path / "b.png")
     picture.save(tmp_path / "w.webp")
@@ -242,3 +243,22 @@ def test_labels_are_read_as_stored(tmp_path: Path) -> None:
     Image.fromarray(picture()).save(tmp_path / "c.png")
     with pytest.raises(InputError, match="no label map"):
         io.read_label(tmp_path / "c.png")
+
+
+def test_hypersims_distances_along_the_ray_are_read_as_depth(tmp_path: Path) -> None:
+    """A wall 3 m ahead: farther along the rays to its corners."""
+    path, (height, width), f_px = tmp_path / "frame.0000.depth_meters.hdf5", (192, 256), 886.81 / 4
+    v, u = np.mgrid[:height, :width]
+    ray = np.stack([(u - 127.5) / f_px, (v - 95.5) / f_px, np.ones(u.shape)])
+    distance = (3 * np.linalg.norm(ray, axis=0)).astype(np.float16)
+    distance[:4] = np.nan
+    with h5py.File(path, "w") as file:
+        file["dataset"] = distance
+    read = io.read_depth(path)
+    assert read.depth_unit == "m"
+    assert not read.valid[:4].any()
+    assert read.valid[4:].all()
+    np.testing.assert_allclose(read.depth[4:], 3, rtol=1e-3)
+    with h5py.File(path, "w") as file:
+        file["other"] = distance
+    assert "called dataset" in refused(path)

@@ -34,6 +34,7 @@ FLOORS = (
         "formats.exr",
         "formats.numpy_pfm",
         "formats.heif",
+        "formats.hdf5",
     ),
     ("degradation", "metrics", "losses", "io", "models.saved", "models.pretrained", "models.naima_released", "hub"),
     (

@@ -178,3 +178,14 @@ def test_a_huge_result_is_refused_before_it_is_begun(monkeypatch: pytest.MonkeyP
         check_size((200, 200), model, (100, 100))
     with pytest.raises(InputError, match=r"ask for less with --size \(size=…\)$"):
         check_size((12288, 16384), model, (192, 256))  # in tiles, but beyond every limit
+
+
+def test_what_is_moved_is_depth_with_its_error_and_confidence() -> None:
+    """--align moves the result: its error and confidence stay with the depth they are of."""
+    there = np.roll(RGB, (1, -3), (0, 1))
+    plain = cd.predict("crisp", low=LOW, rgb=there)
+    fitted = cd.predict("crisp", low=LOW, rgb=RGB, align=(3, -1))
+    inner = np.s_[8:-8, 8:-8]
+    for name in ("depth", "error", "confidence"):
+        one, other = getattr(fitted, name), np.roll(getattr(plain, name), (-1, 3), (0, 1))
+        assert np.median(np.abs(one - other)[inner]) < 0.05 * np.std(other[inner]), name

@@ -485,11 +485,17 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> 
     (tmp_path / "x.pth").write_bytes(b"nothing of the kind")
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
     torch.save([1, 2], tmp_path / "list.pth")
+    (tmp_path / "damaged.pth").write_bytes(b"\x80\x02.")  # a pickle that ends before anything is in it
+    torch.save({"bridge1.upBlock.conv_1.0.weight": torch.tensor(1.0)}, tmp_path / "scalar.pth")
+    torch.save({"model": {"epoch": 3}}, tmp_path / "number.pth")
     out = tmp_path / "out.safetensors"
     for name, message in (
         ("x.pth", "no checkpoint of plain tensors"),
         ("other.pth", "no checkpoint of NAIMA"),
         ("list.pth", "not a state_dict"),
+        ("damaged.pth", "no checkpoint of plain tensors"),
+        ("scalar.pth", "no checkpoint of NAIMA"),
+        ("number.pth", "epoch is no tensor"),
         ("none.pth", "does not exist"),
     ):
         with pytest.raises(InputError, match=message):

@@ -13,7 +13,7 @@ from PIL import Image
 from crispdepth.batch import Job, Settings, run
 from crispdepth.geometry import Camera
 from crispdepth.models.catalog import load
-from crispdepth.reprojection import reproject, size_seen
+from crispdepth.reprojection import _draw, reproject, size_seen
 from crispdepth.types import InputError
 
 DEPTH_CAMERA = Camera(100, 100, 59.5, 44.5, 120, 90)
@@ -152,6 +152,19 @@ def test_scattered_readings_each_arrive() -> None:
     expected[2::6, 4::6] = True
     np.testing.assert_array_equal(seen[0, 0].numpy(), expected)
     assert (result[seen] == 2).all()
+
+
+def test_a_camera_that_looks_away_sees_nothing() -> None:
+    away = np.diag([-1.0, 1.0, -1.0, 1.0])
+    assert not reproject(*tensors(np.full((40, 60), 2.0)), DEPTH_CAMERA, DEPTH_CAMERA, away)[1].any()
+
+
+@pytest.mark.parametrize(("side", "behind", "drawn"), [(20, False, True), (20, True, False), (40, False, False)])
+def test_a_patch_partly_behind_the_camera_or_spread_too_wide_is_left_out(side: int, behind: bool, drawn: bool) -> None:
+    corners = np.array([[5.0, 5 + side, 5], [5, 5, 5 + side], [1, 1, 0 if behind else 1]])  # column row inverse
+    buffer = np.zeros(DEPTH_CAMERA.height * DEPTH_CAMERA.width)
+    _draw(buffer, corners[:, :, None], DEPTH_CAMERA)
+    assert buffer.any() == drawn
 
 
 def test_the_new_map_has_about_the_pixels_of_the_old_one() -> None:

@@ -15,7 +15,7 @@ from crispdepth.batch import Job, Settings, run
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import downsample
 from crispdepth.models.catalog import load
-from crispdepth.shift import moved, residual_shift
+from crispdepth.shift import CLEAR, _depth_edges, best_shift, moved, residual_shift
 from crispdepth.types import InputError, Sample
 
 
@@ -61,6 +61,23 @@ def test_without_edges_to_go_by_nothing_is_moved() -> None:
     assert residual_shift(torch.full_like(low, 2), valid, rgb) == (0, 0)
     assert residual_shift(low, torch.zeros_like(valid), rgb) == (0, 0)
     assert residual_shift(low, valid, rgb[..., :12, :12]) == (0, 0)
+
+
+def test_a_shift_at_the_end_of_the_search_is_not_believed() -> None:
+    low, valid, rgb = shifted_pair(44, 6, 0)
+    right, _, clear = best_shift(low, valid, rgb)
+    assert right == 6
+    assert clear > CLEAR
+    assert residual_shift(low, valid, rgb) == (0, 0)
+
+
+def test_the_rims_of_a_hole_are_no_depth_edges() -> None:
+    low = torch.ones(1, 1, 24, 32)
+    low[..., 16:] = 3
+    valid = torch.ones_like(low, dtype=torch.bool)
+    assert _depth_edges(low, valid, (96, 128), -1)[:, 60:68].amax() > 0
+    valid[..., 13:19] = False  # the jump is inside
+    assert _depth_edges(low, valid, (96, 128), -1).amax() == 0
 
 
 def test_moving_repeats_the_border() -> None:

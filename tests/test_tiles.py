@@ -12,14 +12,16 @@ import torch
 from crispdepth import inference, tiles
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import downsample, punch_holes
+from crispdepth.geometry import resize_rgb
 from crispdepth.models.catalog import load, sharpeners
 from crispdepth.models.foundation import PromptDepthAnything
 from crispdepth.models.naima import Naima
 from crispdepth.models.symbiotic import Symbiotic
 from crispdepth.tiles import _spans, tileable, tiled
-from crispdepth.types import Depth, InputError, Mask, Rgb, Size
+from crispdepth.types import Depth, InputError, Mask, Model, Rgb, Size
 
 TILED = ("crisp", "crisp-tiny", "ctkt", "bicubic", "joint-bilateral", "guided", "fgs")
+FEW = 0.06  # of the pixels
 
 
 @pytest.fixture(scope="module")
@@ -34,23 +36,41 @@ def strip() -> tuple[Depth, Mask, Rgb]:
     return torch.where(valid, low, 0), valid, rgb
 
 
-@pytest.mark.parametrize("name", TILED)
-def test_tiles_give_what_one_go_gives(name: str, strip: tuple[Depth, Mask, Rgb]) -> None:
-    model, (low, valid, rgb) = load(name), strip
+def off(model: Model, low: Depth, valid: Mask, rgb: Rgb) -> tuple[torch.Tensor, ...]:
+    """By how much tiles are off one go, in shares of the range: depth, and the expected error if there is one."""
     size = (rgb.shape[-2], rgb.shape[-1])
     colours = rgb if "rgb" in model.inputs else None
     with torch.inference_mode():
         local: Any = getattr(model, "local", None)
         work = local(low, valid, colours)
-        assert len(_spans(size[1], low.shape[-1], work.halo_low_px)) > 2
-        whole, error = work.run(work.low, colours, size)
-        parts, part_error = tiled(work, colours, size)
+        made = tileable((low.shape[-2], low.shape[-1]), size)
+        assert made is not None
+        assert len(_spans(made[1], low.shape[-1], work.halo_low_px)) > 2
+        whole, parts = work.run(work.low, colours, size), tiled(work, colours, size)
         plain = inference.estimated(model, inference.Sample(rgb=rgb, low=low, valid=valid), size)[0]
+    torch.testing.assert_close(whole[0], plain)
     span = float(low[valid].max() - low[valid].min())
-    torch.testing.assert_close(whole, plain)
-    assert float((whole - parts).abs().max()) < 1e-3 * span
-    if error is not None and part_error is not None:
-        assert float((error - part_error).abs().max()) < 1e-3 * span
+    return tuple((a - b).abs() / span for a, b in zip(whole, parts, strict=True) if a is not None and b is not None)
+
+
+@pytest.mark.parametrize("width", [1920, 1875])  # 8 pixels for a low one, and 125 for 16: no whole number
+@pytest.mark.parametrize("name", TILED)
+def test_tiles_give_what_one_go_gives(name: str, width: int, strip: tuple[Depth, Mask, Rgb]) -> None:
+    low, valid, rgb = strip
+    for each in off(load(name), low, valid, resize_rgb(rgb, (96, width))):
+        assert float(each.max()) < 1e-3
+
+
+@pytest.mark.parametrize("name", TILED)
+def test_where_no_tile_can_begin_the_result_differs_at_few_pixels(
+    name: str, strip: tuple[Depth, Mask, Rgb], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles, "LARGEST_TILE_PX", 1200)
+    low, valid, rgb = strip
+    assert tileable((12, 240), (96, 1913)) == (96, 1920)
+    depth = off(load(name), low, valid, resize_rgb(rgb, (96, 1913)))[0]
+    assert 0 < float((depth > 1e-3).float().mean()) < FEW
+    assert float((depth > 0.1).float().mean()) < 1e-3
 
 
 def test_these_models_can_be_tiled_and_the_documentation_says_so() -> None:
@@ -75,13 +95,14 @@ def test_predict_takes_tiles_for_large_results(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_tiles_begin_where_low_pixels_do_and_cover_all() -> None:
-    for size, low in ((3024, 192), (6144, 192), (1000, 250), (48, 48)):
+    for size, low in ((3024, 192), (6144, 192), (4284, 192), (1875, 192), (1000, 250), (48, 48)):
         spans = _spans(size, low, 8)
         assert [s[0] for s in spans] == [0, *(s[1] for s in spans[:-1])]
         assert spans[-1][1] == size
         for start, end, ((first, last), (v0, v1)) in spans:
             assert first <= start < end <= last <= size
             assert first * low == v0 * size
+            assert v0 % 8 == 0  # where a network that enlarges twice, then halves four times begins
             assert last * low == v1 * size
 
 
@@ -89,9 +110,10 @@ def test_tiles_begin_where_low_pixels_do_and_cover_all() -> None:
     ("low", "size", "larger"),
     [
         ((192, 256), (3024, 4032), (3024, 4032)),
-        ((192, 256), (4284, 5712), (4608, 6144)),  # a phone's 24 megapixels: x24
+        ((192, 256), (4284, 5712), (4284, 5712)),  # a phone's 24 megapixels: 357 pixels for 16
+        ((192, 256), (1875, 2500), (1875, 2500)),  # 625 for 64
         ((192, 257), (6001, 8009), (6144, 8224)),  # x32
-        ((600, 800), (2000, 6001), (2000, 6144)),  # short sides need no tiles
+        ((600, 800), (2000, 6001), (2000, 6080)),  # short sides need no tiles
         ((1, 1), (6000, 8000), None),
     ],
 )
@@ -102,7 +124,7 @@ def test_sizes_that_share_no_places_are_made_a_little_larger(low: Size, size: Si
 def test_what_is_made_larger_comes_down_to_the_size_asked_for_without_mixed_depth(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, pixels in (("CORE_PX", 64), ("HALO_PX", 16), ("LARGEST_TILE_PX", 140)):
+    for name, pixels in (("CORE_PX", 64), ("HALO_PX", 16), ("LARGEST_TILE_PX", 140), ("GRID_LOW_PX", 2)):
         monkeypatch.setattr(tiles, name, pixels)
     left, slope = torch.ones(1, 1, 20, 10), torch.linspace(3.0, 4.0, 11).expand(1, 1, 20, 11)
     low = torch.cat([left, slope], -1)

@@ -95,6 +95,90 @@ def test_frames_to_come_take_more_noise_away_than_those_before_alone() -> None:
     np.testing.assert_allclose(both[-1], before[-1], atol=1e-6)  # nothing comes after it
 
 
+def panned(count: int = 7) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A wall with waves of 2 % of its depth, and a camera that moves along it by 3 px a frame: (depth, picture)."""
+    wide, waves = texture(9, (96, 160)).clip(0, 1), 2 + 0.04 * np.sin(np.arange(160) / 2.5) * np.ones((96, 1))
+    return [(waves[:, 3 * i : 3 * i + 128], wide[:, 3 * i : 3 * i + 128]) for i in range(count)]
+
+
+def test_each_frame_before_and_to_come_is_carried_to_its_place_and_none_in_from_outside() -> None:
+    frames = panned()
+    for (depth, _), both in zip(frames, filmed(frames), strict=True):
+        off = np.abs(both - depth)
+        assert off.mean() < 0.002
+        assert np.percentile(off[:, [*range(9), *range(119, 128)]], 95) < 0.005  # what some frames lack
+
+
+ROOM = (2 + 2 * texture(14)[..., 0]).astype(np.float32)  # no camera's motion makes it flat
+
+
+def test_what_was_filled_into_a_hole_changes_no_reading_of_another_frame() -> None:
+    """Every second frame has a hole, 2 % off inside: too near the truth to be told by its depth."""
+    hole = np.zeros(SIZE, dtype=bool)
+    hole[40:70, 30:70] = True
+    rgb, steady, both_ways = texture(10).clip(0, 1), Steady(), SteadyFilm()
+    single, both = [], []
+    for i in range(8):
+        valid = ~hole if i % 2 == 0 else np.ones(SIZE, dtype=bool)
+        result = Prediction(np.where(valid, ROOM, 1.02 * ROOM), valid, "m")
+        single.append(steady(result, rgb).depth)
+        both_ways.push(result, rgb)
+        both += [both_ways.pop().depth] if both_ways.full else []
+    both += [both_ways.pop().depth for _ in range(8 - len(both))]
+    for i, pair in enumerate(zip(single, both, strict=True)):
+        for depth in pair:
+            np.testing.assert_allclose(depth[~hole], ROOM[~hole], rtol=1e-3)
+            if i % 2:
+                np.testing.assert_allclose(depth[hole], ROOM[hole], rtol=1e-3)  # a reading stays as it was
+            elif i:
+                assert np.abs(depth / ROOM - 1)[hole].mean() < 0.017  # and helps where there is none
+
+
+def test_what_looks_different_has_no_say_though_its_depth_is_near() -> None:
+    """A thin dark sheet lies on a table, and is gone: 1 % of the depth, within the error to expect."""
+    table, book, steady = texture(11).clip(0, 1), np.s_[30:66, 40:90], Steady()
+    with_book, nearer = table.copy(), ROOM.copy()
+    with_book[book], nearer[book] = 0.5 * with_book[book], 0.99 * nearer[book]
+    for _ in range(3):
+        steady(prediction(nearer), with_book)
+    gone = steady(prediction(ROOM), table).depth
+    assert np.abs(gone / ROOM - 1)[34:62, 44:86].mean() < 0.003
+
+
+def test_only_a_motion_that_comes_back_to_where_it_began_is_sure() -> None:
+    there = np.full((*SIZE, 2), 3, np.float32)
+    assert video._met(there, -there).all()
+    assert video._met(there, 0.3 - there).all()
+    assert not video._met(there, 1 - there).any()
+    assert not video._met(there, there * 0).any()
+
+
+def test_one_motion_after_another_is_looked_up_where_the_first_one_ends() -> None:
+    step = np.zeros((*SIZE, 2), np.float32)
+    step[..., 0] = 4
+    ramp = np.zeros((*SIZE, 2), np.float32)
+    ramp[..., 1] = np.arange(128) / 16
+    met, sure = np.ones(SIZE, dtype=bool), np.ones(SIZE, dtype=bool)
+    sure[:, 50:60] = False
+    flow, both = video._joined((step, met), (ramp, sure))
+    np.testing.assert_allclose(flow[:, :120, 0], 4)
+    np.testing.assert_allclose(flow[:, :120, 1], np.broadcast_to((np.arange(120) + 4) / 16, (96, 120)), atol=1e-4)
+    assert not both[:, 46:56].any()
+    assert both[:, 56:120].all()
+    assert not both[:, 125:].any()
+
+
+def test_depth_carried_over_keeps_up_with_a_camera_that_turns_and_comes_nearer() -> None:
+    rows, columns = (np.mgrid[:96, :128] + 0.0) / [[[96]], [[128]]] - 0.5
+    before = (2 + texture(13)[..., 0]).astype(np.float32)
+    now = before * (1 + 0.06 * columns - 0.04 * rows + 0.01) + 0.05
+    odd = now.copy()
+    odd[20:40, 20:60] = 1.0  # a thing that moves by itself
+    error = np.full(SIZE, 0.02, np.float32)
+    kept = video._kept_up(before, odd.astype(np.float32), np.ones(SIZE, dtype=bool), error)
+    np.testing.assert_allclose(kept, now, atol=0.005)
+
+
 def test_a_cut_in_a_film_parts_what_is_averaged() -> None:
     one, other = texture(4).clip(0, 1), texture(5, (48, 64)).clip(0, 1)
     frames = [(np.full(SIZE, 1.0), one)] * 3 + [(np.full((48, 64), 4.0), other)] * 2 + [(np.full(SIZE, 2.0), one)]
@@ -273,3 +357,20 @@ def test_steadying_made_films_takes_flicker_and_costs_nothing(monkeypatch: pytes
     assert noisy["steady flicker"] < 0.9 * noisy["flicker"]
     assert noisy["steady rmse"] < noisy["rmse"]
     assert "steadied" in flickering.table(result)
+
+
+def test_a_film_leaves_the_holes_that_were_asked_for(tmp_path: Path) -> None:
+    low_dir, rgb_dir, out = write_frames(tmp_path, 2)
+    for path in low_dir.iterdir():
+        low = np.asarray(Image.open(path)).copy()
+        low[2:8, 2:8] = 0
+        Image.fromarray(low).save(path)
+    jobs, _ = batch.pair(batch.Job(low_dir, out, rgb_dir))
+    shown = []
+    for name, asked in (("filled", {}), ("kept", {"keep_holes": True}), ("wide", {"max_hole_px": 8})):
+        movie = tmp_path / f"{name}.mp4"
+        assert batch.run_video(jobs, load("bicubic"), batch.Settings(unit="mm", **asked), (movie, 25)) == []
+        frame = cv2.VideoCapture(str(movie)).read()[1].astype(int)
+        shown.append(frame[20, 64 + 20])
+    assert np.abs(shown[0] - shown[1]).max() > 40
+    np.testing.assert_allclose(shown[1], shown[2], atol=8)

@@ -53,6 +53,8 @@ def opened(path: PathLike) -> Iterator[IO[bytes]]:
     except MemoryError as error:
         raise InputError(f"{name}: does not fit into memory; cut it into tiles") from error
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ELOOP:
+            raise InputError(f"{name}: is a link that leads back to itself; remove it, or link to a file") from error
         raise InputError(f"{name}: cannot be read ({shown(error)}); check the path and the disk") from error
 
 

@@ -24,7 +24,7 @@ from crispdepth.geometry import resize_rgb
 from crispdepth.inference import predict
 from crispdepth.intrinsics import read_extrinsics, read_intrinsics
 from crispdepth.job import Job, Settings, check, check_sized, intrinsics_of, read_depth
-from crispdepth.outputs import Work, outputs_of, write_all
+from crispdepth.outputs import Work, kept_of, outputs_of, write_all
 from crispdepth.picture import Range
 from crispdepth.recordings import LINE, Frame, recording
 from crispdepth.reprojection import reproject, size_seen
@@ -463,11 +463,11 @@ def _frames(
     def write() -> None:
         (work, lines), said = waiting.popleft(), list[str]()
         try:
-            result = steady.pop()
-            said = lines + written(replace(work, result=result))
+            work = replace(work, result=steady.pop())
+            said = lines + written(work)
             if show is not None:
                 assert settings.span is not None
-                show(film_frame(result, work.rgb, settings.span))
+                show(film_frame(work.result, kept_of(work)[0], work.rgb, settings.span))
         except FAULTS as error:
             failures.append(_failure(work.job, error))
         if progress:

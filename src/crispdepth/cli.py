@@ -492,6 +492,7 @@ def bench_memory(
     model: Annotated[str, typer.Option(help="See `crispdepth names`, or a file of weights")] = "crisp",
     size: Annotated[str, typer.Option(help="Sizes of the result, WxH, with commas between")] = "8192x6144",
     scale: Annotated[float, typer.Option(help="Low map smaller by this factor")] = 32,
+    out_confidence: Annotated[bool, typer.Option("--out-confidence", help="Write the confidence, too")] = False,
 ) -> None:
     """Measure the peak memory of the command `predict`, from files to a file."""
     from crispdepth.bench import speed
@@ -499,7 +500,7 @@ def bench_memory(
     for text in size.split(","):
         wanted = _size(text)
         assert wanted is not None
-        peak = speed.command_peak_mb(model, wanted, scale)
+        peak = speed.command_peak_mb(model, wanted, scale, out_confidence)
         typer.echo(
             f"{model} {text} x{scale:g}: {peak:.0f} MB, {1e6 * peak / (wanted[0] * wanted[1]):.0f} bytes a pixel"
         )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from crispdepth.atomic import shown
 from crispdepth.models.naima import Naima, from_released, released_scale
+from crispdepth.models.naima_released import unwrapped
 from crispdepth.types import InputError, Model
 
 SYSTEMS = ("naima",)
@@ -29,7 +29,7 @@ def convert(system: str, checkpoint: Path, out: Path, scale: int | None = None) 
         raise InputError(f"-o {out} must end in .safetensors")
     if not out.parent.is_dir():
         raise InputError(f"the folder {out.parent} does not exist: make it first")
-    tensors = _read(checkpoint)
+    tensors = read(checkpoint)
     model = from_released(tensors, released_scale(tensors) if scale is None else scale)
     part = out.with_suffix(".part")
     try:
@@ -40,20 +40,28 @@ def convert(system: str, checkpoint: Path, out: Path, scale: int | None = None) 
     return _lines(model, out)
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def read(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of an authors' checkpoint, by name; pickled or safetensors. Raises InputError."""
     if not path.is_file():
         raise InputError(f"{path} does not exist: name the authors' checkpoint")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a damaged file's pickle protocol
+            safe = path.suffix == ".safetensors"
+            found = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(found, Mapping):
+            raise InputError(f"{path} holds a {type(found).__name__}, not a state_dict: give the authors' .pth")
+        tensors = unwrapped(found)
+    except InputError:
+        raise
+    except Exception as error:  # torch's unpickler meets a damaged file with any kind there is
         raise InputError(
             f"{path} is no checkpoint of plain tensors: give the authors' .pth, or its state_dict saved by torch.save"
         ) from error
-    if not isinstance(found, Mapping):
-        raise InputError(f"{path} holds a {type(found).__name__}, not a state_dict")
-    return found
+    other = next((name for name, tensor in tensors.items() if not isinstance(tensor, torch.Tensor)), None)
+    if other is not None:
+        raise InputError(f"{path}: {shown(other)[:60]} is no tensor: give the authors' .pth, or its state_dict alone")
+    return tensors
 
 
 def _lines(model: Model, out: Path) -> list[str]:

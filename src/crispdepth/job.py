@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,12 +105,12 @@ def check(job: Job, settings: Settings) -> None:
         _check_alone(job, settings)
     elif settings.focal_px is not None:
         raise InputError("--focal is for depth from a picture alone: leave it out, --low has the scale")
-    twice = job.low is not None and job.rgb is not None and job.low.resolve() == job.rgb.resolve()
+    twice = job.low is not None and job.rgb is not None and os.path.realpath(job.low) == os.path.realpath(job.rgb)
     if twice and not io.holds_both(job.start):
         raise InputError(f"{job.low}: given as --low and as --rgb: name the colour picture, or leave out --rgb")
     for path, suffixes in job.outputs:
         check_output(path, job.inputs.values(), suffixes, job.new_folders)
-    if len({path.resolve() for path, _ in job.outputs}) < len(job.outputs):
+    if len({os.path.realpath(path) for path, _ in job.outputs}) < len(job.outputs):
         raise InputError("two outputs have one name: give the depth and the picture different ones")
     if settings.size and settings.scale:
         raise InputError("--size and --scale both say how large the result shall be: give one of them")

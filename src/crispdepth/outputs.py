@@ -134,10 +134,9 @@ def _confidence(work: Work, path: Path, kept: np.ndarray) -> Output:
         raise InputError(f"--out-confidence counts in shares of the depth, which {result.unit} has not: give --unit")
     if path.suffix.lower() != ".png" and result.error is None:
         raise InputError(f"{path}: this model does not estimate its error: write a .png, or use --model crisp")
-    share = np.where(kept, result.confidence, 0)
-    error = None if result.error is None else np.where(kept, result.error, np.nan)
     what = "confidence" if path.suffix.lower() == ".png" else f"expected error, {result.unit}"
-    return Output(path, what, partial(io.write_confidence, confidence=share, error=error))
+    write = partial(io.write_confidence, confidence=result.confidence, error=result.error, valid=kept)
+    return Output(path, what, write)
 
 
 def read_truth(work: Work) -> io.DepthFile:

@@ -13,7 +13,7 @@ from crispdepth.types import Depth, Local, Rgb, Size
 TILE_FROM = 2**22  # pixels of the result: from here on, tiles
 CORE_PX = 768  # about the side of what a tile adds to the result
 HALO_PX = 192  # seen on each side beside it: what lies farther away changes a result by less than 1e-3 of the range
-GRID_PX = 16  # networks halve a picture four times, from its first row and column on
+GRID_LOW_PX = 8  # a network enlarges at least twice, then halves four times, from the first row and column on
 LARGEST_TILE_PX = 2432  # a side of what one tile sees: 6 megapixels at once
 LARGER = 8  # a side may become an eighth longer, to be made in smaller tiles
 MIXED = 0.005  # of the depth's range: where the mean of neighbours is so far from the nearest, an edge is between them
@@ -22,7 +22,7 @@ MIXED = 0.005  # of the depth's range: where the mean of neighbours is so far fr
 def tiled(work: Local, rgb: Rgb | None, size: Size) -> tuple[Depth, Depth | None]:
     """``work.run`` on overlapping parts of the result, put together: (1, 1, H, W), and the expected error or None.
 
-    Tiles begin where low pixels and pixels of the result begin together, and on a multiple of GRID_PX, so each is
+    Tiles begin where low pixels and pixels of the result begin together, and on a multiple of GRID_LOW_PX, so each is
     resampled exactly as the whole would be; what needs the whole map, its range above all, is in ``work`` already.
     Where the two sizes have no such places, the result is made a little larger (``tileable``) and taken down to
     ``size``. Raises ValueError where ``tileable`` has no answer.
@@ -55,7 +55,7 @@ def tileable(low: Size, size: Size) -> Size | None:
     """The size that is made in tiles of a map of ``low`` for a result of ``size``; None where there is none.
 
     Each side as it is where tiles of at most LARGEST_TILE_PX make it; else, of up to LARGER more, the one whose tiles
-    see the fewest pixels: 5712 pixels of 256 low ones become 6144, 24 for each.
+    see the fewest pixels: 8009 pixels of 257 low ones become 8224, 32 for each.
     """
     sides = [_side(pixels, low_pixels) for pixels, low_pixels in zip(size, low, strict=True)]
     return None if None in sides else (sides[0], sides[1])  # type: ignore[return-value]
@@ -84,7 +84,7 @@ def _step(size: int, low: int) -> tuple[int, int, int]:
     """Pixels from one place where a tile may begin to the next; and how many pixels meet how many low pixels."""
     common = math.gcd(size, low)
     pixels, low_pixels = size // common, low // common
-    return math.lcm(pixels, GRID_PX), pixels, low_pixels
+    return math.lcm(low_pixels, GRID_LOW_PX) // low_pixels * pixels, pixels, low_pixels
 
 
 def _spans(size: int, low: int, halo_low_px: int) -> list[tuple[int, int, tuple[tuple[int, int], tuple[int, int]]]]:

@@ -49,7 +49,8 @@ class Steady:
        Z' = Z·(a·x + b·y + c) + t, with x, y its place in the picture; these four numbers are fitted to the two depth
        maps robustly, so that depth carried over keeps up with the camera.
     3. **What is carried over** counts less the farther it is from the frame's own depth, in units of the error to
-       expect, and the more the two pictures differ there: what has gone leaves no ghost.
+       expect, and the more the two pictures differ there: what has gone leaves no ghost. What was filled into a hole
+       does not count where this frame has a reading.
 
     A frame of another size, or after a cut, begins anew.
     """
@@ -116,6 +117,8 @@ def _steadied(frame: _Frame, before: Iterable[_Frame], after: Iterable[_Frame]) 
     total, count = now.copy(), np.ones_like(now)
     for other, motion in (*_ways(frame, before, 0), *_ways(frame, after, 1)):
         place, met = _place(motion, now.shape)
+        read = carried(other.result.valid.astype(np.uint8), place, cv2.INTER_NEAREST) > 0
+        met &= read | ~frame.result.valid  # what was filled in there says nothing of what was measured here
         depth = _kept_up(carried(other.result.depth, place, cv2.INTER_NEAREST), now, met, error)
         near = np.exp(-0.5 * ((depth - now) / (TOLERANCE * error)) ** 2)
         weight = near * _alike(frame.grey, other.grey, place) * met
@@ -299,9 +302,10 @@ def _frames_in(path: Path) -> int:
     return count
 
 
-def film_frame(result: Prediction, rgb: np.ndarray | None, span: Range) -> np.ndarray:
-    """What a film shows of one frame: its picture and its depth in the colours of ``span``, side by side, uint8."""
-    depth = colours(result.depth, np.ones_like(result.valid), span)
+def film_frame(result: Prediction, kept: np.ndarray, rgb: np.ndarray | None, span: Range) -> np.ndarray:
+    """What a film shows of one frame: its picture and, where ``kept`` (H, W), its depth in the colours of ``span``,
+    side by side, uint8."""
+    depth = colours(result.depth, kept, span)
     both = [depth] if rgb is None else [np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8), depth]
     shrink = min(1.0, PANEL_PX / max(result.depth.shape))
     size = (max(1, round(depth.shape[1] * shrink)), max(1, round(depth.shape[0] * shrink)))

@@ -289,8 +289,9 @@ _COMMAND = (
 )
 
 
-def command_peak_mb(model: str, size: Size, scale: float) -> float:
-    """Peak memory in megabytes (10^6) of ``crispdepth predict`` from files to a file. Raises InputError as it does."""
+def command_peak_mb(model: str, size: Size, scale: float, out_confidence: bool = False) -> float:
+    """Peak memory in megabytes (10^6) of ``crispdepth predict`` from files to a file, or to two with
+    ``out_confidence``. Raises InputError as it does."""
     small = (max(1, round(size[0] / scale)), max(1, round(size[1] / scale)))
     generator = np.random.default_rng(0)
     rgb = generator.integers(0, 255, (size[0] // 16 + 1, size[1] // 16 + 1, 3), np.uint8)
@@ -300,6 +301,7 @@ def command_peak_mb(model: str, size: Size, scale: float) -> float:
         write_depth(low, generator.random(small, np.float32) + 1)
         write_rgb(colours, np.ascontiguousarray(rgb[: size[0], : size[1]]))
         words = ["predict", "--model", model, "--low", str(low), "--rgb", str(colours), "-o", str(out)]
+        words += ["--out-confidence", str(out.with_name("trust.png"))] if out_confidence else []
         done = subprocess.run([sys.executable, "-c", _COMMAND, *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise InputError(done.stderr.strip().removeprefix("error: "))

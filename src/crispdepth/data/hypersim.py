@@ -19,6 +19,7 @@ import torch
 
 from crispdepth.atomic import opened
 from crispdepth.data.folder import Readers, check_pair, find_file, rgb_tensor
+from crispdepth.formats.hdf5 import FOV_DEG
 from crispdepth.geometry import Camera, planar
 from crispdepth.types import InputError, Sample
 
@@ -27,7 +28,6 @@ LAYOUT = (
     f"{SPLIT} beside SCENE/images/scene_CAM_final_preview/frame.N.tonemap.jpg (or scene_CAM_final_hdf5/"
     "frame.N.color.hdf5) and scene_CAM_geometry_hdf5/frame.N.depth_meters.hdf5"
 )
-FOV_DEG = 60.0
 COLUMNS = ("scene_name", "camera_name", "frame_id", "split_partition_name")
 
 

@@ -62,7 +62,8 @@ def _open(file: IO[bytes], kind: str) -> ImageFile.ImageFile:
     image = _PLUGINS[kind](file)
     check_size(image.height, image.width)
     length = file.seek(0, os.SEEK_END)
-    if kind in ("TIFF", "JPEG") and image.height * image.width > 2**16 * length:
+    most = 8 if image.info.get("compression") == "raw" else 2**16  # pixels that a byte can hold
+    if kind in ("TIFF", "JPEG") and image.height * image.width > most * length:
         raise InputError(TRUNCATED)
     image.load()
     return image

@@ -159,11 +159,13 @@ class Crisp(Model):
         return self.staged(low, valid, rgb).depth
 
     def estimate(self, low: Depth, valid: Mask, rgb: Rgb) -> tuple[Depth, Depth]:
-        """As ``forward``, and the error to expect at each pixel (mean absolute), both (b, 1, H, W), unit of ``low``."""
-        return self.staged(low, valid, rgb)[:2]
+        """As ``forward``, and the error to expect at each pixel (mean absolute), both (b, 1, H, W), unit of ``low``; at
+        most the range of its readings: inside a wide hole more would be a guess of a guess."""
+        work = self.local(low, valid, rgb)
+        return work.run(work.low, rgb, (rgb.shape[-2], rgb.shape[-1]))  # type: ignore[return-value]
 
     def staged(self, low: Depth, valid: Mask, rgb: Rgb) -> Made:
-        """As ``estimate``, and the depth after each stage."""
+        """``forward``, the error as it is learnt, without an upper end, and the depth after each stage."""
         x, middle, span = normalised(low, valid)
         made = self.made(x, valid, rgb)
         depth, *sides = (restored(d, valid, middle, span) for d in (made.depth, *made.sides))
@@ -176,7 +178,7 @@ class Crisp(Model):
         def run(maps: tuple[torch.Tensor, ...], colours: Rgb | None, size: Size) -> tuple[Depth, Depth]:
             assert colours is not None
             made = self.made(maps[0], maps[1], colours)
-            return restored(made.depth, valid, middle, span), made.error * span
+            return restored(made.depth, valid, middle, span), made.error.clamp(max=1) * span
 
         return Local((x, valid), run, HALO_LOW_PX)
 

@@ -597,7 +597,7 @@ def released_scale(state_dict: Mapping[str, Any]) -> int:
     """The scale an authors' checkpoint is for, by the size of its kernels. Raises InputError where there is none."""
     tensors = unwrapped(state_dict)
     weight = tensors.get("bridge1.upBlock.conv_1.0.weight")
-    found = [s for s, (size, _, _) in KERNELS.items() if weight is not None and size == weight.shape[-1]]
+    found = [s for s, (size, _, _) in KERNELS.items() if weight is not None and weight.shape[-1:] == (size,)]
     if not found:
         raise InputError("this is no checkpoint of NAIMA: it holds no bridge1.upBlock.conv_1.0.weight of its shape")
     return found[0]
@@ -613,8 +613,9 @@ def from_released(state_dict: Mapping[str, Any], scale: int, attention: str = "f
     try:
         width, grid = len(tensors["conv_depth.weight"]), math.isqrt(tensors["semantics_encoder.pos_embed"].shape[1])
         kernel = tensors["bridge1.upBlock.conv_1.0.weight"].shape[-1]
-    except KeyError as error:
-        raise InputError(f"this is no checkpoint of NAIMA: it holds no {error}") from error
+    except (KeyError, IndexError, TypeError) as error:
+        names = "conv_depth.weight, semantics_encoder.pos_embed or bridge1.upBlock.conv_1.0.weight"
+        raise InputError(f"this is no checkpoint of NAIMA: {names} is missing, or of another shape") from error
     config = NaimaConfig(scale=scale, width=width, grid=grid, attention=attention)
     found = [s for s, (size, _, _) in KERNELS.items() if size == kernel]
     if found != [scale]:
