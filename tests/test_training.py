@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -468,6 +469,16 @@ def test_two_machines_share_a_folder_and_end_with_the_weights_of_two_processes(t
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-5)
     assert not (tmp_path / "nodes" / "train.lock").exists()
+
+
+def test_a_second_machine_that_is_ahead_of_the_first_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = SimpleNamespace(fit=lambda *_, **__: None, is_global_zero=False)
+    monkeypatch.setattr(run, "_trainer", lambda *_: trainer)
+    monkeypatch.setenv("NODE_RANK", "1")
+    train(RECIPE, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("rank", "locks"), [("0", True), ("1", False)])

@@ -77,7 +77,8 @@ def _train(
     task = TASKS[type(recipe)](recipe, folder, source, report)
     with _quiet():
         trainer = _trainer(recipe, folder, *where, _step_of(newest))
-        write_recipe(recipe, folder)  # last: what was refused so far leaves nothing behind
+        if _is_first():  # who else may be ahead of the folder itself
+            write_recipe(recipe, folder)  # last: what was refused so far leaves nothing behind
         try:
             trainer.fit(task, datamodule=_Examples(task, _step_of(newest), workers), ckpt_path=newest)
         except InputError as error:  # from a process that makes examples torch hands on the whole traceback
