@@ -42,7 +42,7 @@ def main() -> None:
     """Train the rows asked for with the seeds asked for, and print the table of all that are done."""
     parser = arguments(__doc__, "runs/naima-ablation", 500, ROWS)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--tokens", default="runs/naima-tokens/weights.safetensors", help="of crispdepth train")
+    parser.add_argument("--tokens", default="naima-small", help="a file of crispdepth train naima-tokens, or a model")
     asked = parser.parse_args()
     words = [f"steps={asked.steps}", f"distinct={asked.steps // 2}", f"validate_every={asked.steps}"]
     words += [f"warmup={asked.steps // 6}", f"ramp={EASY}", "patches=[[4, 96]]", "ema=0.99", f"tokens={asked.tokens}"]

@@ -26,7 +26,7 @@ from crispdepth.degradation import downsample
 from crispdepth.layers.attention import exact, fused, linear, linear_error
 from crispdepth.layers.blocks import KERNELS
 from crispdepth.losses import sobel
-from crispdepth.models.catalog import load
+from crispdepth.models.catalog import WEIGHTS, load
 from crispdepth.models.naima import SHARP, Naima, NaimaConfig, TokenAttention, _spectrum, _windows, from_released
 from crispdepth.models.naima_released import UNUSED
 from crispdepth.training import task
@@ -536,13 +536,24 @@ def test_tokens_that_learned_from_scenes_are_read_by_a_network_in_training(tmp_p
     network = NaimaTask(recipe, tmp_path).network
     kept = load_file(tokens)
     torch.testing.assert_close(network.tokens.vit.layernorm.bias.half(), kept["vit.layernorm.bias"], rtol=0, atol=0)
-    weights = load_file(train(recipe, tmp_path / "run", accelerator="cpu", workers=0))
+    whole = train(recipe, tmp_path / "run", accelerator="cpu", workers=0)
+    weights = load_file(whole)
     assert torch.equal(weights["tokens.vit.layernorm.bias"].half(), kept["vit.layernorm.bias"])  # still frozen
+    again = NaimaTask(replace(recipe, tokens=str(whole)), tmp_path).network
+    assert torch.equal(again.tokens.vit.layernorm.bias, weights["tokens.vit.layernorm.bias"])
     assert float(weights["gta1.attention.alpha"].abs()) > 0
     with pytest.raises(InputError, match="another shape"):
         NaimaTask(replace(recipe, network=replace(SMALL, token_channels=24)), tmp_path)
     with pytest.raises(InputError, match="no vision transformer"):
         NaimaTask(replace(recipe, tokens=str(tmp_path / "none.safetensors")), tmp_path)
+
+
+def test_the_tokens_inside_the_package_are_read_by_name(tmp_path: Path) -> None:
+    recipe = find_recipe("naima-small")
+    assert isinstance(recipe, NaimaRecipe)
+    assert recipe.tokens == "naima-small"
+    kept = load_file(WEIGHTS / "naima-small.safetensors")["tokens.vit.layernorm.bias"].float()
+    assert torch.equal(NaimaTask(recipe, tmp_path).network.tokens.vit.layernorm.bias, kept)
 
 
 @pytest.mark.usefixtures("_small_validation")

@@ -472,7 +472,7 @@ def bench_export(
     size: Annotated[str, typer.Option(help="The picture, WxH, of networks that have a file for one size")] = "160x112",
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A page to put the table in")] = None,
 ) -> None:
-    """Measure how far each network's ONNX file is from torch: crisp, ctkt, symbiotic-small, and a made-up NAIMA."""
+    """Measure how far the ONNX file is from torch: crisp, ctkt, symbiotic-small, naima-small, and a made-up NAIMA."""
     from crispdepth.bench import agreement, report
 
     wanted = _size(size)

@@ -35,6 +35,7 @@ NETWORKS: dict[str, tuple[str, Callable[[], Model]]] = {
     "crisp": ("its own", partial(load, "crisp")),
     "ctkt": ("its own", partial(load, "ctkt")),
     "symbiotic-small": ("its own", partial(load, "symbiotic-small")),
+    "naima-small": ("its own", partial(load, "naima-small")),
     "naima_x8": (f"made up, width {NAIMA.width} instead of {NaimaConfig.width}", made_up_naima),
 }
 

@@ -145,6 +145,11 @@ CATALOG: dict[str, Entry] = {
         source="after Sun et al., Cross-task knowledge transfer (CTKT), CVPR 2021; trained on made-up scenes only",
         inputs=("low",),
     ),
+    "naima-small": Entry(
+        build=partial(_late, "models.naima", "Naima.from_file", WEIGHTS / "naima-small.safetensors"),
+        task="RGB + low depth, told by a vision transformer what things are; needs crispdepth[naima]",
+        source="after NAIMA, arXiv 2604.04407, smaller and for any scale; trained on made-up scenes only",
+    ),
     "symbiotic-small": Entry(
         build=partial(Symbiotic.from_file, WEIGHTS / "symbiotic-small.safetensors"),
         task="RGB alone: depth and classes, of made-up rooms",

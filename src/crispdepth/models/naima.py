@@ -142,7 +142,8 @@ class Tokens(nn.Module):
         return [t.transpose(1, 2).unflatten(2, size) for t in tokens]
 
     def pretrained(self, source: str) -> None:
-        """Take the weights at ``source``: a .safetensors of `crispdepth train naima-tokens`, or a name on the hub.
+        """Take the weights at ``source``: a .safetensors of `crispdepth train naima-tokens` or of a whole Naima, or a
+        name on the hub.
 
         A position embedding for another grid is left as it is: random, as in the released code. Set ``grid`` to
         the one it was made for (37 for DINOv2) to keep it. Raises InputError when it is not of this shape.
@@ -150,7 +151,9 @@ class Tokens(nn.Module):
         path = Path(source)
         try:
             if path.suffix == ".safetensors":
-                tensors = {key.removeprefix("vit."): x.float() for key, x in load_file(path).items()}
+                kept = load_file(path)
+                start = "tokens.vit." if any(key.startswith("tokens.vit.") for key in kept) else "vit."
+                tensors = {key.removeprefix(start): x.float() for key, x in kept.items() if key.startswith(start)}
             else:
                 tensors = pretrained(Dinov2Model, source).state_dict()
         except InputError:
@@ -652,6 +655,7 @@ SMALL_CONFIG = NaimaConfig(
     detail=True,
     enlarged=True,
     stem=4,
+    tile=1280,
 )
 
 

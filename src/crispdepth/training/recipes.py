@@ -95,7 +95,8 @@ class CrispRecipe(Recipe):
 
 @dataclass(frozen=True)
 class NaimaRecipe(Recipe):
-    """``tokens``: the vision transformer's weights, a file or a name on the hub (empty: random, frozen).
+    """``tokens``: the vision transformer's weights: a file, a name on the hub, or ``naima-small`` for those inside the
+    package (empty: random, frozen).
 
     ``calm``: begins as bicubic, see ``Naima.calmed``; else with torch's own random weights, as published.
     ``blind``: alpha stays 0, so that no token is heard: the paper's claim is that this is worse.
@@ -333,7 +334,8 @@ RECIPES: dict[str, Recipe] = {
     "naima-tokens": TokensRecipe(patches=((8, 160),), steps=3_000, distinct=600, ramp=0, learning_rate=1e-3),
     "naima-small": NaimaRecipe(
         network=NAIMA_SMALL,
-        patches=((3, 128),),
+        tokens="naima-small",
+        patches=((6, 128),),
         sensors=Sensors(
             kernels=0.1,
             rounded=0.2,
@@ -350,9 +352,10 @@ RECIPES: dict[str, Recipe] = {
             swapped=0.1,
             grey=0.03,
         ),
-        steps=6_000,
+        steps=5_500,
+        distinct=2_000,
         zoom=4.0,
-        ramp=500,
+        ramp=2_100,
         scales=(1.5, 16.0),
         learning_rate=7e-4,
         clip=1.0,

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from crispdepth.losses import absolute, expected_error, root_square, sobel
+from crispdepth.models import catalog
 from crispdepth.models.classical import Bicubic
 from crispdepth.models.crisp import Crisp
 from crispdepth.models.naima import Naima
@@ -63,7 +64,8 @@ class NaimaTask(Task):
             network.calmed()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recipe.tokens:
-            self.network.tokens.pretrained(recipe.tokens)
+            inside = catalog.WEIGHTS / f"{recipe.tokens}.safetensors"
+            self.network.tokens.pretrained(str(inside) if inside.is_file() else recipe.tokens)
         if recipe.blind:
             for gta in (self.network.gta1, self.network.gta2, self.network.gta3, self.network.gta4):
                 gta.attention.requires_grad_(False).alpha.zero_()
