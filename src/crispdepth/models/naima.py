@@ -152,7 +152,7 @@ class Tokens(nn.Module):
         try:
             if path.suffix == ".safetensors":
                 kept = load_file(path)
-                start = "tokens.vit." if any(key.startswith("tokens.vit.") for key in kept) else "vit."
+                start = next((s for s in ("tokens.vit.", "vit.") if any(key.startswith(s) for key in kept)), "")
                 tensors = {key.removeprefix(start): x.float() for key, x in kept.items() if key.startswith(start)}
             else:
                 tensors = pretrained(Dinov2Model, source).state_dict()
