@@ -1,6 +1,6 @@
 """How much faster and smaller our NAIMA is than a plain transcription of its specification, and how far from it.
 
-    python examples/naima_speed.py [-o docs/naima.md] [--rounds 3] [--quick]
+    python examples/naima_speed.py [-o docs/naima.md] [--rounds 3] [--tables speed,memory,deviation] [--quick]
 
 Times tests/reference/naima_plain.py (float32, every attention weight held) and models/naima.py, with the same made-up
 weights, one after the other in each round, and prints the medians; float32 but where bf16 is named. Memory is the peak
@@ -89,7 +89,7 @@ def _status(word: str) -> float:
     return int(next(line for line in lines if line.startswith(word)).split()[1]) * 1024 / 1e6
 
 
-def speed(scale: int, side: int, rounds: int) -> list[str]:
+def timed(scale: int, side: int, rounds: int) -> list[str]:
     """Rows of the table of times, of networks that take turns in this process."""
     pair = inputs(scale, side, side)
     forwards = {way: network(way, scale) for way in ("plain", *WAYS)}
@@ -110,41 +110,8 @@ def speed(scale: int, side: int, rounds: int) -> list[str]:
     return rows
 
 
-def memory(scale: int, side: int) -> list[str]:
-    """Rows of the table of memory."""
-    peaks = {way: alone(peak_mb, way, scale, side) for way in ("plain", *WAYS)}
-    rows = []
-    for way, peak in peaks.items():
-        if peak is None:
-            rows.append(f"| x{scale} | {way} | killed for memory | – |")
-        else:
-            rows.append(f"| x{scale} | {way} | {peak:.0f} | {peak / (peaks['plain'] or math.nan):.2f} |")
-    return rows
-
-
-def deviation(scales: tuple[int, ...], widths: tuple[int, ...]) -> list[str]:
-    """Rows of the table of largest differences from what the authors' code made."""
-    expected, rows = np.load(PARITY), []
-    for scale in scales:
-        forwards = {way: network(way, scale) for way in ("plain", *WAYS)}
-        for width in widths:
-            wanted = torch.from_numpy(expected[f"x{scale}_112x{width}"])
-            with torch.inference_mode():
-                made = [forward(*inputs(scale, 112, width)) for forward in forwards.values()]
-            off = [float((x - wanted).abs().max() / wanted.abs().max()) for x in made]
-            rows.append(f"| x{scale}, 112x{width} | " + " | ".join(f"{x:.1e}" for x in off) + " |")
-    return rows
-
-
-def main() -> None:
-    """Measure, print, and write the file if one is named."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--out", type=Path)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="56x56, one round, no memory: to see that it runs")
-    asked = parser.parse_args()
-    side, large = (56, 0) if asked.quick else (448, 672)
-    scales = (4,) if asked.quick else (4, 8)
+def speed(side: int, scales: tuple[int, ...], rounds: int) -> list[str]:
+    """The table of times, printed as it grows."""
     lines = [
         f"**{side}x{side}, {torch.get_num_threads()} threads, interleaved in one run, {processor()}**",
         "",
@@ -152,23 +119,66 @@ def main() -> None:
         "|---|---|---|---|---|",
     ]
     for scale in scales:
-        rows = alone(speed, scale, side, 1 if asked.quick else asked.rounds)
-        lines += rows or [f"| x{scale} | killed for memory | – | – | – |"]
+        lines += alone(timed, scale, side, rounds) or [f"| x{scale} | killed for memory | – | – | – |"]
         print("\n".join(lines[-len(WAYS) - 1 :]), flush=True)
-    if large:
-        lines += ["", f"**{large}x{large}, peak memory of one forward above the weights**", ""]
-        lines += ["| scale | network | MB | share of plain |", "|---|---|---|---|", *memory(4, large)]
-    if PARITY.is_file():
-        lines += [
-            "",
-            "**Largest difference from the outputs of the authors' code, as a share of their largest value**",
-            "",
-        ]
-        lines += [f"| output | {' | '.join(('plain', *WAYS))} |", "|---" * (len(WAYS) + 2) + "|"]
-        lines += deviation(*(((4,), (112,)) if asked.quick else ((4, 8, 16), (112, 224))))
-    print("\n".join(lines))
-    if asked.out:
-        write_between(asked.out, "speed", "\n".join(lines))
+    return lines
+
+
+def memory(side: int, scale: int = 4) -> list[str]:
+    """The table of memory."""
+    peaks = {way: alone(peak_mb, way, scale, side) for way in ("plain", *WAYS)}
+    lines = [f"**{side}x{side}, peak memory of one forward above the weights**", ""]
+    lines += ["| scale | network | MB | share of plain |", "|---|---|---|---|"]
+    for way, peak in peaks.items():
+        if peak is None:
+            lines.append(f"| x{scale} | {way} | killed for memory | – |")
+        else:
+            lines.append(f"| x{scale} | {way} | {peak:.0f} | {peak / (peaks['plain'] or math.nan):.2f} |")
+    return lines
+
+
+def deviation(scales: tuple[int, ...], widths: tuple[int, ...]) -> list[str]:
+    """The table of largest differences from what the authors' code made."""
+    lines = ["**Largest difference from the outputs of the authors' code, as a share of their largest value**", ""]
+    lines += [f"| output | {' | '.join(('plain', *WAYS))} |", "|---" * (len(WAYS) + 2) + "|"]
+    expected = np.load(PARITY)
+    for scale in scales:
+        forwards = {way: network(way, scale) for way in ("plain", *WAYS)}
+        for width in widths:
+            wanted = torch.from_numpy(expected[f"x{scale}_112x{width}"])
+            with torch.inference_mode():
+                made = [forward(*inputs(scale, 112, width)) for forward in forwards.values()]
+            off = [float((x - wanted).abs().max() / wanted.abs().max()) for x in made]
+            lines.append(f"| x{scale}, 112x{width} | " + " | ".join(f"{x:.1e}" for x in off) + " |")
+    return lines
+
+
+def main() -> None:
+    """Measure, print, and write each table into the page if one is named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--out", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tables", default="speed,memory,deviation")
+    parser.add_argument("--quick", action="store_true", help="small, one round, no memory: to see that it runs")
+    asked = parser.parse_args()
+    if asked.quick:
+        tables = {"speed": partial(speed, 56, (4,), 1), "deviation": partial(deviation, (4,), (112,))}
+    else:
+        tables = {
+            "speed": partial(speed, 448, (4, 8), asked.rounds),
+            "memory": partial(memory, 672),
+            "deviation": partial(deviation, (4, 8, 16), (112, 224)),
+        }
+    wanted = asked.tables.split(",")
+    if not set(wanted) <= {"speed", "memory", "deviation"}:
+        parser.error(f"--tables {asked.tables}: choose from speed, memory and deviation")
+    if not PARITY.is_file():
+        del tables["deviation"]
+    for name in (name for name in tables if name in wanted):
+        text = "\n".join(tables[name]())
+        print(text, flush=True)
+        if asked.out:
+            write_between(asked.out, name, text)
 
 
 if __name__ == "__main__":
