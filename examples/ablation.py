@@ -36,7 +36,7 @@ def trained(recipe: str, words: Sequence[str], folder: Path, scenes_folder: Path
 
 def place(folder: Path, row: str, seed: int | str) -> Path:
     """Where the run of one row with one seed is."""
-    return folder / f"{row.replace(',', '').replace('%', 'percent').replace(' ', '-')}-{seed}"
+    return folder / f"{row.replace(',', '').replace(':', '').replace('%', 'percent').replace(' ', '-')}-{seed}"
 
 
 def table(head: str, rows: Mapping[str, Iterable[Figures]], columns: Mapping[str, str]) -> str:

@@ -12,15 +12,18 @@ from safetensors.torch import load_file
 from crispdepth.data.augmentation import EASY, sensed
 from crispdepth.data.scenes import scenes
 from crispdepth.data.textures import Dice
-from crispdepth.geometry import enlarge
+from crispdepth.degradation import downsample
+from crispdepth.geometry import enlarge, fill
 from crispdepth.losses import root_square
 from crispdepth.models.catalog import load
 from crispdepth.models.classical import Bicubic
 from crispdepth.models.ctkt import Ctkt, CtktConfig, DENet, DENetConfig, cascade
 from crispdepth.training import task
 from crispdepth.training.distilled import (
+    ESTIMATOR,
     CtktTask,
     affinity,
+    agreed,
     balanced,
     between,
     error,
@@ -235,6 +238,19 @@ def test_of_two_places_the_teacher_is_who_errs_less_over_both() -> None:
     assert float(learns[3, 12, 9, 12]) == 0
 
 
+def test_what_agrees_with_the_low_map_says_only_what_that_lacks(scene: Sample) -> None:
+    assert scene.depth is not None
+    low, valid = downsample(scene.depth, torch.ones_like(scene.depth, dtype=torch.bool), 8)
+    flat = torch.full_like(scene.depth, 7.0)
+    torch.testing.assert_close(agreed(flat, low, valid), enlarge(low, (96, 128)), rtol=1e-4, atol=1e-4)
+    far_off = agreed(scene.depth + 3, low, valid)  # how far all is, is no longer DENet's to say
+    torch.testing.assert_close(far_off, scene.depth, rtol=1e-4, atol=1e-4)
+    valid[..., 2:7, 3:9] = False
+    far_off = agreed(scene.depth + 3, torch.where(valid, low, 0), valid)  # nor is it in a hole
+    torch.testing.assert_close(far_off, scene.depth, rtol=1e-4, atol=1e-4)
+    assert torch.equal(agreed(flat, low, torch.zeros_like(valid)), flat)
+
+
 # Structure
 
 
@@ -318,6 +334,40 @@ def test_a_term_without_weight_is_not_computed_nor_a_network_without_use(batch: 
     assert not hasattr(task_of(ALONE, tmp_path), "estimator")
     for word in ("output", "affinity", "structure"):
         assert word not in task_of([f"{word}_weight=0"], tmp_path).terms(batch)
+
+
+def test_denet_is_judged_and_teaches_by_what_the_low_map_lacks(batch: Batch, tmp_path: Path) -> None:
+    made, far = task_of([], tmp_path), task_of(["agreeing=false"], tmp_path)
+    for one in (made, far):
+        for layer in one.estimator.leave.children():
+            torch.nn.init.zeros_(layer.get_parameter("weight"))
+            torch.nn.init.constant_(layer.get_parameter("bias"), 5.0)  # a wall, five ranges too far
+    told = (batch["rgb"], batch["inverse"], batch["low"], batch["valid"])
+    plain = enlarge(fill(batch["low"], batch["valid"]), (48, 48))
+    for depth in (made.estimated(*told).depth, *made.estimated(*told).sides):
+        torch.testing.assert_close(depth, plain, rtol=1e-4, atol=1e-4)
+    assert float(far.estimated(*told).depth.detach().min()) > 5
+    pairs = task._validation_scenes(torch.device("cpu"))
+    with torch.inference_mode():
+        assert made.further(pairs)["estimation_share"] == pytest.approx(1, abs=1e-4)
+        assert far.further(pairs)["estimation_share"] > 5
+
+
+def test_a_denet_that_has_learnt_before_is_begun_with(tmp_path: Path) -> None:
+    train(RECIPE, tmp_path / "before", accelerator="cpu", workers=0)
+    path = tmp_path / "before" / ESTIMATOR
+    again = task_of([f"estimator_start={path}"], tmp_path).estimator.state_dict()
+    fresh = task_of([], tmp_path).estimator.state_dict()
+    kept = load_file(path)
+    assert again.keys() == kept.keys()
+    assert all(torch.equal(again[key], kept[key].float()) for key in kept)
+    assert not torch.equal(again["whole.weight"], fresh["whole.weight"])
+    with pytest.raises(InputError, match="of another shape"):
+        task_of([f"estimator_start={path}", "estimator.common=16"], tmp_path)
+    with pytest.raises(InputError, match="no weights of DENet"):
+        task_of([f"estimator_start={tmp_path / 'before' / 'weights.safetensors'}"], tmp_path)
+    with pytest.raises(InputError, match="does not say which model"):
+        load(str(path))
 
 
 def test_both_begin_alike_with_and_without_the_other(tmp_path: Path) -> None:

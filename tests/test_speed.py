@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from crispdepth.bench import robust, speed
 from crispdepth.data.scenes import scenes
 from crispdepth.engines import Machine
+from crispdepth.models.catalog import at_hand, sharpeners
 from crispdepth.types import Sample
 
 
@@ -23,6 +25,17 @@ def test_models_are_timed_beside_one_convolution() -> None:
         assert figures["parameters"] == 0
     assert "| guided | – |" in speed.table(result)
     assert speed.as_json([result])["sizes"] == {"64x48": result}
+
+
+def test_what_is_not_installed_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert at_hand(sharpeners()) == (sharpeners(), [])
+    for module in ("transformers", "crispdepth.models.naima"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    found, left_out = at_hand(["crisp-tiny", "naima-small", "bicubic"])
+    assert found == ["crisp-tiny", "bicubic"]
+    assert [line.partition(":")[0] for line in left_out] == ["naima-small is left out"]
+    assert "pip install 'crispdepth[naima]'" in left_out[0]
 
 
 def test_the_least_that_a_network_could_take_is_told_and_how_the_command_runs_it() -> None:

@@ -119,6 +119,13 @@ def test_scenes_come_again_with_other_sensors() -> None:
     assert not same(one, again)
 
 
+def test_scenes_that_were_seen_before_can_be_skipped() -> None:
+    later = dataclasses.replace(RECIPE, skipped=2, distinct=2)
+    assert [later.drawn(step) for step in range(5)] == [2, 3, 2, 3, 2]
+    assert dataclasses.replace(RECIPE, skipped=2, distinct=0).drawn(5) == 7
+    assert not torch.equal(example(RECIPE, 0, "cpu", Scenes())["rgb"], example(later, 0, "cpu", Scenes())["rgb"])
+
+
 def test_a_stream_that_starts_later_goes_on_where_the_other_was() -> None:
     early, late = iter(Stream(RECIPE, 0, False, Scenes())), iter(Stream(RECIPE, 2, False, Scenes()))
     assert same([next(early) for _ in range(3)][2], next(late))

@@ -421,7 +421,7 @@ def bench_speed(
 ) -> None:
     """Time models side by side, and measure their memory, on this machine."""
     from crispdepth.bench import report, speed
-    from crispdepth.models.catalog import sharpeners
+    from crispdepth.models.catalog import at_hand, sharpeners
 
     if json_path is not None:
         report.check_json(json_path)
@@ -432,7 +432,9 @@ def bench_speed(
         return
     if out is not None:
         report.around(out, "speed")
-    names = [name.strip() for name in models.split(",")] if models else sharpeners()
+    names, left_out = ([name.strip() for name in models.split(",")], []) if models else at_hand(sharpeners())
+    for line in left_out:
+        typer.echo(line, err=True)
     results = []
     for each in speed.SIZES if wanted is None else (wanted,):
         with report.progress_bar(f"{each[1]}x{each[0]}") as progress:

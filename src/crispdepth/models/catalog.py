@@ -14,7 +14,7 @@ from crispdepth.models.crisp import Crisp
 from crispdepth.models.ctkt import Ctkt
 from crispdepth.models.foundation import DepthAnything, PromptDepthAnything
 from crispdepth.models.symbiotic import Symbiotic
-from crispdepth.types import InputError, Model
+from crispdepth.types import InputError, MissingPackage, Model
 
 DEFAULT = "crisp"
 DEFAULT_WITHOUT_RGB = "ctkt"
@@ -67,6 +67,19 @@ def default(low: bool, rgb: bool) -> str:
 def sharpeners() -> list[str]:
     """The models that sharpen a low map with nothing to fetch: what benchmarks of such maps measure."""
     return [name for name, row in CATALOG.items() if "low" in row.inputs and not row.hub]
+
+
+def at_hand(names: list[str]) -> tuple[list[str], list[str]]:
+    """Those of ``names`` whose libraries are installed, and for each other one a line that says what to install."""
+    found, missing = [], []
+    for name in names:
+        try:
+            load(name)
+        except MissingPackage as error:
+            missing.append(f"{name} is left out: {error}")
+        else:
+            found.append(name)
+    return found, missing
 
 
 def _saved(path: Path) -> Model:

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from crispdepth.degradation import downsample
-from crispdepth.geometry import normalised, restored
+from crispdepth.degradation import crop_to_multiple, downsample
+from crispdepth.geometry import enlarge, fill, missing, normalised, restored
 from crispdepth.losses import absolute, root_square
+from crispdepth.models import saved
 from crispdepth.models.classical import Bicubic
-from crispdepth.models.ctkt import Ctkt, DENet
+from crispdepth.models.ctkt import Ctkt, DENet, DENetConfig
 from crispdepth.picture import Panel, Range, colours, depth_panel, error_panel
 from crispdepth.training.examples import Batch, Source
 from crispdepth.training.recipes import CtktRecipe
@@ -27,6 +28,7 @@ EDGE = 0.05  # of the depth's range a pixel: the slope that counts as half an ed
 HIDDEN = 24  # channels of the structure prediction
 TYPICAL = 0.03  # of the depth's range: bicubic's mean error over all examples
 EASIEST = 0.003  # what bicubic gets wrong by less than this hardly counts
+ESTIMATOR = "estimator.safetensors"
 TERMS = ("resolution", "estimation", "side", "output", "affinity", "structure")
 EXCHANGED = ("output", "affinity")  # grow from 0: at first both networks have little to teach
 
@@ -63,6 +65,14 @@ def who_learns(sr_off: torch.Tensor, de_off: torch.Tensor, roles: str) -> torch.
 def exchange(sr: torch.Tensor, de: torch.Tensor, sr_learns: torch.Tensor) -> torch.Tensor:
     """How far both are apart, as one value; only who learns feels it, the teacher gets no gradient."""
     return (sr_learns * (sr - de.detach()).abs() + (1 - sr_learns) * (de - sr.detach()).abs()).mean()
+
+
+def agreed(depth: Depth, low: Depth, valid: Mask) -> Depth:
+    """``depth`` (b, 1, H, W) with what it lacks beside the readings added, enlarged: shrunken, it is nearly ``low``.
+
+    In holes what is lacking around them is added, handed on smoothly.
+    """
+    return depth + enlarge(fill(missing(depth, low, valid), valid), (depth.shape[-2], depth.shape[-1]))
 
 
 def affinity(features: torch.Tensor) -> torch.Tensor:
@@ -139,7 +149,7 @@ class CtktTask(Task):
                 "each stage of DSRNet is paired with one of DENet: give estimator.widths and estimator.blocks "
                 f"{shape.stages} numbers each, as network.stages says"
             )
-        estimator = DENet(helper)
+        estimator = DENet(helper) if not recipe.estimator_start else _read_estimator(recipe.estimator_start, helper)
         self.estimator = estimator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recipe.structure_weight:
             self.structure_net = StructureNet(shape.width, helper.common)
@@ -167,9 +177,11 @@ class CtktTask(Task):
         values["side"] = _mean((absolute(side, target) * weight).mean() for side in sr.sides)
         if not recipe.joint:
             return values
-        de = _where_known(self.estimated(batch["rgb"], batch["inverse"]), target, known)
-        values["estimation"] = absolute(de.depth, target).mean()
-        values["side"] = values["side"] + _mean(absolute(side, target).mean() for side in de.sides)
+        de = _where_known(self.estimated(batch["rgb"], batch["inverse"], batch["low"], batch["valid"]), target, known)
+        if not recipe.agreeing:  # how hard an image is for bicubic then tells nothing
+            weight = torch.ones_like(weight)
+        values["estimation"] = (absolute(de.depth, target) * weight).mean()
+        values["side"] = values["side"] + _mean((absolute(side, target) * weight).mean() for side in de.sides)
         stages = range(len(sr.sides))
         errors = [(error(sr.sides[i], target), error(de.sides[i], target)) for i in stages]
         learns = [who_learns(*errors[i], recipe.roles) for i in stages]
@@ -201,10 +213,13 @@ class CtktTask(Task):
         depth, *sides = (restored(d.float(), valid, middle, span) for d in (made.depth, *made.sides))
         return Outputs(depth, sides, made.features)
 
-    def estimated(self, rgb: Rgb, inverse: torch.Tensor) -> Outputs:
-        """DENet's answer, in shares of the depth's range."""
+    def estimated(self, rgb: Rgb, inverse: torch.Tensor, low: Depth, valid: Mask) -> Outputs:
+        """DENet's answer, in shares of the depth's range, as the low map is; made to agree with it where asked."""
         made = self.estimator(rgb, inverse)
-        return Outputs(made.depth.float(), [side.float() for side in made.sides], made.features)
+        sides = [side.float() for side in made.sides]
+        if self.recipe.agreeing:
+            sides = [agreed(side, low, valid) for side in sides]
+        return Outputs(sides[-1], sides, made.features)
 
     def predicted_structure(self, sr: Outputs, de: Outputs, target: Depth) -> torch.Tensor:
         """The structure prediction's logits, (b, 1, h, w), at half the picture's size."""
@@ -214,15 +229,26 @@ class CtktTask(Task):
         return self.structure_net(sr.stages[-1], de.stages[-1], share)
 
     def further(self, pairs: Pairs) -> dict[str, float]:
-        """DENet's mean error on the validation scenes, as a share of what a flat map's would be (its mean depth)."""
+        """DENet's mean error on the validation scenes at x8 as a share of that of a flat map, its mean depth, or, where
+        DENet agrees with the low map, of bicubic's, which is what a flat map then is."""
         if not self.recipe.joint:
             return {}
         off, flat = 0.0, 0.0
         for rgb, depth in pairs:
-            target = _own_unit(depth)[0]
-            off += float(absolute(self.estimated(rgb, _no(rgb)).depth, target))
-            flat += float(absolute(target.mean().expand_as(target), target))
+            rgb, target = crop_to_multiple(rgb, 8), crop_to_multiple(_own_unit(depth)[0], 8)
+            low, valid = downsample(target, torch.ones_like(target, dtype=torch.bool), 8)
+            off += float(absolute(self.estimated(rgb, _no(rgb), low, valid).depth, target))
+            plain = target.mean().expand_as(target)
+            flat += float(absolute(agreed(plain, low, valid) if self.recipe.agreeing else plain, target))
         return {"estimation_share": off / flat}
+
+    def save(self) -> None:
+        """DSRNet's weights, and in a file of their own DENet's, which other runs may begin with."""
+        super().save()
+        if self.recipe.joint:
+            part = self.folder / "estimator.part"
+            saved.write(self.estimator, part, "denet", self.recipe.estimator)
+            part.replace(self.folder / ESTIMATOR)
 
     def panels(self, rgb: Rgb, depth: Depth, scale: int) -> list[Panel]:
         """DSRNet's answer and, below it, DENet's, who teaches where, and the structure both predict."""
@@ -233,7 +259,7 @@ class CtktTask(Task):
         low, valid = downsample(target, torch.ones_like(depth, dtype=torch.bool), scale)
         with torch.inference_mode():
             sr = self.resolved(low, valid, (rgb.shape[-2], rgb.shape[-1]))
-            de = self.estimated(rgb, _no(rgb))
+            de = self.estimated(rgb, _no(rgb), low, valid)
             off = error(sr.sides[-1], target), error(de.sides[-1], target)
             learns = who_learns(*off, self.recipe.roles).expand_as(depth)
             edges, word = structure(target), "true structure"
@@ -251,6 +277,14 @@ class CtktTask(Task):
             Panel(colours(teaches, everywhere, shares), f"DENet teaches at {teaches.mean():.0%}", shares),
             Panel(colours(drawn, drawn >= 0, shares), word, shares),
         ]
+
+
+def _read_estimator(path: str, config: DENetConfig) -> DENet:
+    """DENet as it is in a file, which must have this shape. Raises InputError."""
+    found = saved.read(Path(path), "DENet", lambda fields: DENet(DENetConfig(**fields)))
+    if found.config != config:
+        raise InputError(f"{path} holds a DENet of another shape: {found.config}")
+    return found
 
 
 def _where_known(outputs: Outputs, target: Depth, known: Mask) -> Outputs:

@@ -216,7 +216,7 @@ def _square(sample: Sample, side: int, dice: Dice, focal_px: float) -> tuple[tor
 def example(recipe: Recipe, step: int, device: torch.device | str, source: Source) -> Batch:
     """The batch of one step: rgb, low, valid, depth, known, inverse, a function of the arguments alone."""
     count, side = recipe.patches[step % len(recipe.patches)]
-    drawn = step % recipe.distinct if recipe.distinct else step
+    drawn = recipe.drawn(step)
     exact = source(count, side, TRAINING_SEED + drawn, device, recipe.zoom)
     dice = Dice(recipe.seed * 1_000_003 + step, device)
     least, most = recipe.scales

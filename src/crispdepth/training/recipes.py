@@ -28,13 +28,13 @@ class Recipe:
 
     ``start``: weights to begin with, a file or a model of the catalog (empty: random ones). ``patches``: (pictures,
     side in pixels) of each step, taken in turn. ``distinct``: so many steps' scenes are made, then shown again with
-    new sensors (0: every step has scenes of its own). ``zoom``: made-up pictures show parts of their scenes, up to so
-    many times closer. ``ramp``: the share of examples with any scale and sensor grows
-    from none to all over so many examples; the others are clean and x8: with the whole mixture from the start,
-    nothing was learnt in 400 steps. ``scales``: the limits of the enlargement. ``learning_rate`` rises for ``warmup``
-    steps, then falls to 0 along a cosine, or to 0.3 of itself at each of ``milestones``. ``clip``: largest norm of
-    the gradient. ``ema``: share of the old average kept at each step; the average is what is saved. ``precision``: in
-    Lightning's words.
+    new sensors (0: every step has scenes of its own). ``skipped``: so many steps' scenes are left out, which the
+    weights of ``start`` have seen. ``zoom``: made-up pictures show parts of their scenes, up to so many times closer.
+    ``ramp``: the share of examples with any scale and sensor grows from none to all over so many examples; the others
+    are clean and x8: with the whole mixture from the start, nothing was learnt in 400 steps. ``scales``: the limits of
+    the enlargement. ``learning_rate`` rises for ``warmup`` steps, then falls to 0 along a cosine, or to 0.3 of itself
+    at each of ``milestones``. ``clip``: largest norm of the gradient. ``ema``: share of the old average kept at each
+    step; the average is what is saved. ``precision``: in Lightning's words.
     """
 
     sensors: Sensors = field(default_factory=Sensors)
@@ -42,6 +42,7 @@ class Recipe:
     patches: tuple[tuple[int, int], ...] = ((8, 160), (8, 160), (8, 160), (3, 256))
     steps: int = 9_000
     distinct: int = 1_920
+    skipped: int = 0
     zoom: float = 1.0
     ramp: int = 1500
     scales: tuple[float, float] = (1.5, 32.0)
@@ -58,7 +59,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raise InputError for numbers that no training could begin with."""
-        least = dict.fromkeys(("distinct", "ramp", "warmup", "weight_decay", "clip"), 0)
+        least = dict.fromkeys(("distinct", "skipped", "ramp", "warmup", "weight_decay", "clip"), 0)
         least |= dict.fromkeys(("steps", "validate_every", "checkpoint_every", "zoom"), 1)
         for name, bound in least.items():
             if not getattr(self, name) >= bound:
@@ -71,6 +72,10 @@ class Recipe:
             raise InputError(f"scales={list(self.scales)} are not understood: write the least and the largest, [4, 8]")
         if not self.patches or any(len(patch) != 2 or min(patch) < 1 for patch in self.patches):
             raise InputError(f"patches={list(self.patches)} are not understood: write [[pictures, side], …]")
+
+    def drawn(self, step: int) -> int:
+        """The number of the scenes that are shown at ``step``."""
+        return self.skipped + (step % self.distinct if self.distinct else step)
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,10 @@ class CtktRecipe(Recipe):
     in proportion (``soft``); over the whole ``image``; or ``denet``, always DENet. (Were it always DSRNet, DSRNet would
     learn nothing from it.) ``uncertainty``: the structure prediction trusts whichever network errs less.
 
+    ``agreeing``: what DENet's depth lacks beside the low map is added to it before it is judged and teaches. So it is
+    asked only for what the low map lacks, and not how far anything is, which no part of a picture tells.
+    ``estimator_start``: DENet's weights to begin with, ``estimator.safetensors`` in the folder of another run.
+
     ``relative``: DSRNet's errors count as shares of bicubic's, image by image.
 
     The picture is exact: DENet learns nothing from one that is out of place.
@@ -154,6 +163,8 @@ class CtktRecipe(Recipe):
     relative: bool = True
     roles: str = "pixel"
     uncertainty: bool = True
+    agreeing: bool = True
+    estimator_start: str = ""
     exchange_ramp: float = 0.1
     resolution_weight: float = 1.0
     root_square_weight: float = 0.5

@@ -25,7 +25,7 @@ from crispdepth.training.examples import Batch, Scenes, Source, Stream
 from crispdepth.training.recipes import CrispRecipe, CtktRecipe, NaimaRecipe, Recipe, SemiRecipe, TokensRecipe
 from crispdepth.training.semi import SemiTask
 from crispdepth.training.supervised import CrispTask, NaimaTask
-from crispdepth.training.task import WEIGHTS, Task, recipe_text, save_weights, write_recipe
+from crispdepth.training.task import WEIGHTS, Task, recipe_text, write_recipe
 from crispdepth.training.tokens import TokensTask
 from crispdepth.types import InputError
 
@@ -92,7 +92,7 @@ def _train(
                 raise
             raise KeyboardInterrupt(f"stopped at step {trainer.global_step}: {cure}") from None
     if trainer.is_global_zero:
-        save_weights(task.network, folder)
+        task.save()
     return folder / WEIGHTS
 
 

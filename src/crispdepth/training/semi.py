@@ -55,7 +55,7 @@ def lesson(recipe: SemiRecipe, step: int, device: torch.device | str, source: So
     thing stands in a picture tells how far it is, and photos are seldom square.
     """
     count, side = recipe.patches[step % len(recipe.patches)]
-    drawn = step % recipe.distinct if recipe.distinct else step
+    drawn = recipe.drawn(step)
     exact = source(count, side, TRAINING_SEED + drawn, device, recipe.zoom)
     assert exact.rgb is not None
     assert exact.depth is not None

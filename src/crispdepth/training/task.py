@@ -82,8 +82,12 @@ class Task(pl.LightningModule):
         for name, value in self.further(batches["share"]).items():
             self.log(name, value, prog_bar=True, batch_size=1)
         if self.trainer.is_global_zero and not self.trainer.sanity_checking:
-            save_weights(self.network, self.folder)
+            self.save()
             self.draw()
+
+    def save(self) -> None:
+        """What was learnt, into ``folder``."""
+        save_weights(self.network, self.folder)
 
     def further(self, pairs: Pairs) -> dict[str, float]:
         """More figures on the validation scenes, by name, to be logged; none unless a subclass has some."""

@@ -71,7 +71,7 @@ class TokensTask(Task):
         """Scenes as they are, mirrored and recoloured: no low map is needed."""
         step = int(batch["number"])
         count, side = self.recipe.patches[step % len(self.recipe.patches)]
-        drawn = step % self.recipe.distinct if self.recipe.distinct else step
+        drawn = self.recipe.drawn(step)
         exact = self.source(count, side, TRAINING_SEED + drawn, self.device, self.recipe.zoom)
         return self.loss(_seen(exact, Dice(self.recipe.seed * 1_000_003 + step, self.device), self.recipe))
 
