@@ -11,7 +11,8 @@ Runs that are done are not trained again, so a stopped ablation goes on, and pro
 
 Two tables. In the first DENet says how far everything is, and begins from nothing. In the second (AGAIN) it is a
 better teacher: it says only what the low map lacks (``agreeing``), and some rows begin with a DENet that has learnt
-five times as long before (a run of its own, made first). Its last rows see the same few pictures again and again.
+five times as long before (a run of its own, made first), or the teacher is Crisp, which sees low map and picture.
+Its last rows see the same few pictures again and again.
 """
 
 from __future__ import annotations
@@ -28,30 +29,32 @@ from ablation import arguments, place, show, table, trained
 
 NO_OUTPUT, NO_AFFINITY, NO_STRUCTURE = "output_weight=0", "affinity_weight=0", "structure_weight=0"
 ALONE = ["estimation_weight=0", NO_OUTPUT, NO_AFFINITY, NO_STRUCTURE]
-FAR = "agreeing=false"
+AGREES = "agreeing=true"
 ROWS = {
     "DSRNet alone": ALONE,
-    "joint, no interaction": [FAR, NO_OUTPUT, NO_AFFINITY, NO_STRUCTURE],
-    "output space": [FAR, NO_AFFINITY, NO_STRUCTURE],
-    "affinity space": [FAR, NO_OUTPUT, NO_STRUCTURE],
-    "both spaces": [FAR, NO_STRUCTURE],
-    "both spaces, DENet always teaches": [FAR, NO_STRUCTURE, "roles=denet"],
-    "all, with structure prediction": [FAR],
-    "all, no uncertainty": [FAR, "uncertainty=false"],
-    "all, soft roles": [FAR, "roles=soft"],
-    "all, one role an image": [FAR, "roles=image"],
+    "joint, no interaction": [NO_OUTPUT, NO_AFFINITY, NO_STRUCTURE],
+    "output space": [NO_AFFINITY, NO_STRUCTURE],
+    "affinity space": [NO_OUTPUT, NO_STRUCTURE],
+    "both spaces": [NO_STRUCTURE],
+    "both spaces, DENet always teaches": [NO_STRUCTURE, "roles=denet"],
+    "all, with structure prediction": [],
+    "all, no uncertainty": ["uncertainty=false"],
+    "all, soft roles": ["roles=soft"],
+    "all, one role an image": ["roles=image"],
 }
+CRISP = ["guided_teacher=crisp", "estimation_weight=0", NO_AFFINITY, NO_STRUCTURE]
 BEFORE = "estimator_start="  # and the file, once it is made
 FEW = "distinct=10"
 AGAIN = {
     "DSRNet alone": ALONE,
-    "all, DENet agrees": [],
-    "all, DENet agrees, trained before": [BEFORE],
-    "output space, the same DENet": [BEFORE, NO_AFFINITY, NO_STRUCTURE],
-    "affinity space, the same DENet": [BEFORE, NO_OUTPUT, NO_STRUCTURE],
-    "all, the same DENet, always teaching": [BEFORE, "roles=denet"],
+    "all, DENet agrees": [AGREES],
+    "all, DENet agrees, trained before": [AGREES, BEFORE],
+    "all, the same DENet, always teaching": [AGREES, BEFORE, "roles=denet"],
+    "output space, Crisp teaches": CRISP,
+    "output space, Crisp always teaches": [*CRISP, "roles=denet"],
     "40 pictures: DSRNet alone": [*ALONE, FEW],
-    "40 pictures: all, the same DENet": [BEFORE, FEW],
+    "40 pictures: all, the same DENet": [AGREES, BEFORE, FEW],
+    "40 pictures: output space, Crisp always teaches": [*CRISP, "roles=denet", FEW],
 }
 COLUMNS = {f"share_{x}": x for x in ("x2", "x4", "x8", "x16")} | {"estimation_share": "DENet's error"}
 QUICK = [
@@ -97,7 +100,7 @@ def lasting(steps: int) -> list[str]:
 def taught(folder: Path, words: list[str], scenes_folder: Path | None) -> Path:
     """DENet's weights after a run beside a DSRNet with which it exchanges nothing."""
     where = place(folder, "DENet before", 100)
-    trained("ctkt", [*words, "seed=100", NO_OUTPUT, NO_AFFINITY, NO_STRUCTURE], where, scenes_folder)
+    trained("ctkt", [*words, "seed=100", AGREES, NO_OUTPUT, NO_AFFINITY, NO_STRUCTURE], where, scenes_folder)
     return where / ESTIMATOR
 
 

@@ -221,6 +221,17 @@ def test_the_one_that_is_right_teaches() -> None:
     assert float(soft[0, 0]) < 0.01
 
 
+def test_a_teacher_that_is_nearer_tells_nothing_but_the_direction_of_the_truth() -> None:
+    """If |E - D| < |S - D|, both E and D lie on the same side of S: so `exchange` is |S - D| with other weights."""
+    sr, de, target = predictions()
+    learns = learning(sr, de, target, "pixel")
+    assert 0.2 < float(learns.mean()) < 0.8
+    to_sr = gradients(sr, de, target, "pixel")[0]
+    torch.testing.assert_close(to_sr, learns * (sr - target).sign().detach() / sr.numel())
+    always = gradients(sr, de, target, "denet")[0]
+    assert not torch.equal(always, (sr - target).sign().detach() / sr.numel())
+
+
 def test_affinity_compares_places_not_strengths() -> None:
     features = torch.zeros(1, 2, 16, 16)
     features[:, 0, :, :8], features[:, 1, :, 8:] = 5.0, 0.1
@@ -337,7 +348,7 @@ def test_a_term_without_weight_is_not_computed_nor_a_network_without_use(batch: 
 
 
 def test_denet_is_judged_and_teaches_by_what_the_low_map_lacks(batch: Batch, tmp_path: Path) -> None:
-    made, far = task_of([], tmp_path), task_of(["agreeing=false"], tmp_path)
+    made, far = task_of(["agreeing=true"], tmp_path), task_of([], tmp_path)
     for one in (made, far):
         for layer in one.estimator.leave.children():
             torch.nn.init.zeros_(layer.get_parameter("weight"))
@@ -368,6 +379,25 @@ def test_a_denet_that_has_learnt_before_is_begun_with(tmp_path: Path) -> None:
         task_of([f"estimator_start={tmp_path / 'before' / 'weights.safetensors'}"], tmp_path)
     with pytest.raises(InputError, match="does not say which model"):
         load(str(path))
+
+
+def test_a_guided_teacher_stands_in_for_denet_and_does_not_learn(batch: Batch, tmp_path: Path) -> None:
+    words = ["guided_teacher=crisp-tiny", "estimation_weight=0", "affinity_weight=0", "structure_weight=0"]
+    made = task_of(words, tmp_path)
+    assert not hasattr(made, "estimator")
+    assert {key.split(".")[0] for key in made.state_dict()} == {"network"}
+    values = made.terms(batch)
+    assert set(values) == {"resolution", "side", "teacher_teaches", "output"}
+    told = load("crisp-tiny")(batch["low"], batch["valid"], batch["rgb"])
+    sides = made.resolved(batch["low"], batch["valid"], (48, 48)).sides
+    learns = [who_learns(error(side, batch["depth"]), error(told, batch["depth"]), "pixel") for side in sides]
+    expected = torch.stack([exchange(side, told, w) for side, w in zip(sides, learns, strict=True)]).mean()
+    torch.testing.assert_close(values["output"], expected, rtol=1e-4, atol=1e-6)
+    values["output"].backward()
+    assert all(p.grad is None for p in made.teacher[0].parameters())
+    assert set(task_of(words[:1], tmp_path).terms(batch)) > {"estimation", "affinity", "structure", "output"}
+    with pytest.raises(InputError, match="take crisp"):
+        task_of(["guided_teacher=ctkt"], tmp_path)
 
 
 def test_both_begin_alike_with_and_without_the_other(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from crispdepth.degradation import crop_to_multiple, downsample
 from crispdepth.geometry import enlarge, fill, missing, normalised, restored
 from crispdepth.losses import absolute, root_square
 from crispdepth.models import saved
+from crispdepth.models.catalog import load
 from crispdepth.models.classical import Bicubic
 from crispdepth.models.ctkt import Ctkt, DENet, DENetConfig
 from crispdepth.picture import Panel, Range, colours, depth_panel, error_panel
 from crispdepth.training.examples import Batch, Source
 from crispdepth.training.recipes import CtktRecipe
 from crispdepth.training.task import Pairs, Task, begun
-from crispdepth.types import Depth, InputError, Mask, Rgb, Size
+from crispdepth.types import Depth, InputError, Mask, Model, Rgb, Size
 
 SOFTNESS = 0.02  # of the depth's range: the difference of errors at which soft roles are 0.73 to 0.27
 AFFINITY_SIDE = 16  # places along each side whose likeness is compared
@@ -142,6 +143,7 @@ class CtktTask(Task):
         shape, helper = recipe.network, recipe.estimator
         network = begun(Ctkt, shape, recipe.start)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.teacher = [_guided_teacher(recipe.guided_teacher)] if recipe.guided_teacher else []  # no part of the task
         if not recipe.joint:
             return
         if not len(helper.widths) == len(helper.blocks) == shape.stages:
@@ -175,6 +177,11 @@ class CtktTask(Task):
         off = absolute(sr.depth, target) + recipe.root_square_weight * root_square(sr.depth, target)
         values = {"resolution": (off * weight).mean()}
         values["side"] = _mean((absolute(side, target) * weight).mean() for side in sr.sides)
+        if recipe.guided_teacher and recipe.output_weight:
+            told = torch.where(known, self.guided(batch), target)
+            learns = [who_learns(error(side, target), error(told, target), recipe.roles) for side in sr.sides]
+            values["teacher_teaches"] = learns[-1].mean()
+            values["output"] = _mean(exchange(side, told, w) for side, w in zip(sr.sides, learns, strict=True))
         if not recipe.joint:
             return values
         de = _where_known(self.estimated(batch["rgb"], batch["inverse"], batch["low"], batch["valid"]), target, known)
@@ -186,7 +193,7 @@ class CtktTask(Task):
         errors = [(error(sr.sides[i], target), error(de.sides[i], target)) for i in stages]
         learns = [who_learns(*errors[i], recipe.roles) for i in stages]
         values["denet_teaches"] = learns[-1].mean()
-        if recipe.output_weight:
+        if recipe.output_weight and not recipe.guided_teacher:
             values["output"] = _mean(exchange(sr.sides[i], de.sides[i], learns[i]) for i in stages)
         if recipe.affinity_weight:
             learns = [who_learns(between(errors[i][0]), between(errors[i][1]), recipe.roles) for i in stages]
@@ -197,6 +204,11 @@ class CtktTask(Task):
             half = (logits.shape[-2], logits.shape[-1])
             values["structure"] = balanced(logits, F.interpolate(structure(target), half, mode="area"))
         return values
+
+    def guided(self, batch: Batch) -> Depth:
+        """What the recipe's guided teacher says, in the unit of the low map; it does not learn."""
+        with torch.no_grad():
+            return self.teacher[0](batch["low"], batch["valid"], batch["rgb"]).float()
 
     def difficulty(self, batch: Batch, size: Size) -> torch.Tensor:
         """A weight for each image, (b,): TYPICAL over bicubic's error, so that no image outweighs the others."""
@@ -285,6 +297,14 @@ def _read_estimator(path: str, config: DENetConfig) -> DENet:
     if found.config != config:
         raise InputError(f"{path} holds a DENet of another shape: {found.config}")
     return found
+
+
+def _guided_teacher(name: str) -> Model:
+    """The model called ``name``. Raises InputError for one that sees anything but a low map and a picture."""
+    teacher = load(name)
+    if set(teacher.inputs) != {"low", "rgb"}:
+        raise InputError(f"guided_teacher={name} does not see both a low map and a picture: take crisp")
+    return teacher.requires_grad_(False)
 
 
 def _where_known(outputs: Outputs, target: Depth, known: Mask) -> Outputs:

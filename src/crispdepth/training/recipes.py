@@ -140,6 +140,7 @@ class CtktRecipe(Recipe):
     ``agreeing``: what DENet's depth lacks beside the low map is added to it before it is judged and teaches. So it is
     asked only for what the low map lacks, and not how far anything is, which no part of a picture tells.
     ``estimator_start``: DENet's weights to begin with, ``estimator.safetensors`` in the folder of another run.
+    ``guided_teacher``: a trained model that sees low map and picture, such as ``crisp``, teaches depth, not DENet.
 
     ``relative``: DSRNet's errors count as shares of bicubic's, image by image.
 
@@ -163,8 +164,9 @@ class CtktRecipe(Recipe):
     relative: bool = True
     roles: str = "pixel"
     uncertainty: bool = True
-    agreeing: bool = True
+    agreeing: bool = False
     estimator_start: str = ""
+    guided_teacher: str = ""
     exchange_ramp: float = 0.1
     resolution_weight: float = 1.0
     root_square_weight: float = 0.5
@@ -182,7 +184,8 @@ class CtktRecipe(Recipe):
     @property
     def joint(self) -> bool:
         """Whether DENet is needed at all."""
-        return any([self.estimation_weight, self.output_weight, self.affinity_weight, self.structure_weight])
+        asked = [self.estimation_weight, self.affinity_weight, self.structure_weight]
+        return any(asked) or bool(self.output_weight and not self.guided_teacher)
 
 
 @dataclass(frozen=True)
