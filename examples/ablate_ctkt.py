@@ -42,19 +42,23 @@ ROWS = {
     "all, soft roles": ["roles=soft"],
     "all, one role an image": ["roles=image"],
 }
-CRISP = ["guided_teacher=crisp", "estimation_weight=0", NO_AFFINITY, NO_STRUCTURE]
 BEFORE = "estimator_start="  # and the file, once it is made
+STRONG = ["output_weight=5", "estimation_weight=0", NO_AFFINITY, NO_STRUCTURE]  # fifty times as much as the recipe has
+CRISP = ["guided_teacher=crisp", *STRONG]
+TRUTH = ["guided_teacher=truth", "roles=denet", *STRONG]
 FEW = "distinct=10"
 AGAIN = {
     "DSRNet alone": ALONE,
     "all, DENet agrees": [AGREES],
     "all, DENet agrees, trained before": [AGREES, BEFORE],
     "all, the same DENet, always teaching": [AGREES, BEFORE, "roles=denet"],
-    "output space, Crisp teaches": CRISP,
-    "output space, Crisp always teaches": [*CRISP, "roles=denet"],
+    "Crisp teaches where it is nearer": CRISP,
+    "Crisp always teaches": [*CRISP, "roles=denet"],
+    "the truth teaches with that weight": TRUTH,
     "40 pictures: DSRNet alone": [*ALONE, FEW],
-    "40 pictures: all, the same DENet": [AGREES, BEFORE, FEW],
-    "40 pictures: output space, Crisp always teaches": [*CRISP, "roles=denet", FEW],
+    "40 pictures: all, DENet trained before": [AGREES, BEFORE, FEW],
+    "40 pictures: Crisp always teaches": [*CRISP, "roles=denet", FEW],
+    "40 pictures: the truth teaches with that weight": [*TRUTH, FEW],
 }
 COLUMNS = {f"share_{x}": x for x in ("x2", "x4", "x8", "x16")} | {"estimation_share": "DENet's error"}
 QUICK = [

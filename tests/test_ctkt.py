@@ -396,6 +396,9 @@ def test_a_guided_teacher_stands_in_for_denet_and_does_not_learn(batch: Batch, t
     values["output"].backward()
     assert all(p.grad is None for p in made.teacher[0].parameters())
     assert set(task_of(words[:1], tmp_path).terms(batch)) > {"estimation", "affinity", "structure", "output"}
+    truth = task_of(["guided_teacher=truth", "roles=denet", *words[1:]], tmp_path)
+    off = torch.stack([(side - batch["depth"]).abs().mean() for side in sides]).mean()
+    torch.testing.assert_close(truth.terms(batch)["output"], off)
     with pytest.raises(InputError, match="take crisp"):
         task_of(["guided_teacher=ctkt"], tmp_path)
 

@@ -29,6 +29,7 @@ EDGE = 0.05  # of the depth's range a pixel: the slope that counts as half an ed
 HIDDEN = 24  # channels of the structure prediction
 TYPICAL = 0.03  # of the depth's range: bicubic's mean error over all examples
 EASIEST = 0.003  # what bicubic gets wrong by less than this hardly counts
+TRUTH = "truth"  # as a guided teacher
 ESTIMATOR = "estimator.safetensors"
 TERMS = ("resolution", "estimation", "side", "output", "affinity", "structure")
 EXCHANGED = ("output", "affinity")  # grow from 0: at first both networks have little to teach
@@ -143,7 +144,8 @@ class CtktTask(Task):
         shape, helper = recipe.network, recipe.estimator
         network = begun(Ctkt, shape, recipe.start)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.teacher = [_guided_teacher(recipe.guided_teacher)] if recipe.guided_teacher else []  # no part of the task
+        named = recipe.guided_teacher not in ("", TRUTH)
+        self.teacher = [_guided_teacher(recipe.guided_teacher)] if named else []  # a list: no part of what is learnt
         if not recipe.joint:
             return
         if not len(helper.widths) == len(helper.blocks) == shape.stages:
@@ -178,7 +180,7 @@ class CtktTask(Task):
         values = {"resolution": (off * weight).mean()}
         values["side"] = _mean((absolute(side, target) * weight).mean() for side in sr.sides)
         if recipe.guided_teacher and recipe.output_weight:
-            told = torch.where(known, self.guided(batch), target)
+            told = torch.where(known, self.guided(batch), target) if self.teacher else target
             learns = [who_learns(error(side, target), error(told, target), recipe.roles) for side in sr.sides]
             values["teacher_teaches"] = learns[-1].mean()
             values["output"] = _mean(exchange(side, told, w) for side, w in zip(sr.sides, learns, strict=True))

@@ -134,13 +134,15 @@ class CtktRecipe(Recipe):
     ``side``, that of their side outputs; ``output`` and ``affinity``, what they teach each other: depth, and which
     places look alike; ``structure``, the structure prediction. ``output`` and ``affinity`` grow from 0 over the
     share ``exchange_ramp`` of the steps. ``roles``: who teaches, the one that is right: at each ``pixel``; there, but
-    in proportion (``soft``); over the whole ``image``; or ``denet``, always DENet. (Were it always DSRNet, DSRNet would
-    learn nothing from it.) ``uncertainty``: the structure prediction trusts whichever network errs less.
+    in proportion (``soft``); over the whole ``image``; or ``denet``, always DENet, or who stands in for it. (Were it
+    always DSRNet, DSRNet would learn nothing from it.) ``uncertainty``: the structure prediction trusts whichever
+    network errs less.
 
     ``agreeing``: what DENet's depth lacks beside the low map is added to it before it is judged and teaches. So it is
     asked only for what the low map lacks, and not how far anything is, which no part of a picture tells.
     ``estimator_start``: DENet's weights to begin with, ``estimator.safetensors`` in the folder of another run.
-    ``guided_teacher``: a trained model that sees low map and picture, such as ``crisp``, teaches depth, not DENet.
+    ``guided_teacher``: a trained model that sees low map and picture, such as ``crisp``, teaches depth, not DENet; or
+    ``truth``, for comparison: so much comes of the exchange's weight in the loss alone.
 
     ``relative``: DSRNet's errors count as shares of bicubic's, image by image.
 
