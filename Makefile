@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= ../shared/data
+OURS := crisp,crisp-tiny,ctkt
 
 .PHONY: demo test test-slow check docs dist gallery bench bench-robust clean
 
@@ -38,9 +39,10 @@ gallery: .venv/installed ## the pictures of docs/gallery.md
 bench-robust: .venv/installed ## what holes, noise and other faults cost, into docs/robustness.md
 	$(BIN)/crispdepth bench-robust -o docs/robustness.md
 
-bench: .venv/installed ## measure every model on the data sets under DATA and write docs/numbers.md
+bench: .venv/installed ## measure every model on the data sets under DATA into docs/numbers.md; speed and memory of our networks into docs/engines.md
 	$(BIN)/crispdepth bench --root $(DATA) -o docs/numbers.md --readme README.md \
 	  --figures src/crispdepth/bench/numbers.json
+	$(BIN)/crispdepth bench-speed --models $(OURS) -o docs/engines.md
 
 .venv/crispdepth: pyproject.toml constraints.txt # what users need
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
