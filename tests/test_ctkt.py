@@ -377,6 +377,8 @@ def test_a_denet_that_has_learnt_before_is_begun_with(tmp_path: Path) -> None:
         task_of([f"estimator_start={path}", "estimator.common=16"], tmp_path)
     with pytest.raises(InputError, match="no weights of DENet"):
         task_of([f"estimator_start={tmp_path / 'before' / 'weights.safetensors'}"], tmp_path)
+    with pytest.raises(InputError, match=r"name estimator\.safetensors in the folder"):
+        task_of([f"estimator_start={tmp_path / 'none.safetensors'}"], tmp_path)
     with pytest.raises(InputError, match="does not say which model"):
         load(str(path))
 
@@ -399,6 +401,12 @@ def test_a_guided_teacher_stands_in_for_denet_and_does_not_learn(batch: Batch, t
     truth = task_of(["guided_teacher=truth", "roles=denet", *words[1:]], tmp_path)
     off = torch.stack([(side - batch["depth"]).abs().mean() for side in sides]).mean()
     torch.testing.assert_close(truth.terms(batch)["output"], off)
+    pairs = task._validation_scenes(torch.device("cpu"))
+    for one, name in ((made, "crisp-tiny"), (truth, "truth")):  # who teaches is drawn, too
+        titles = [panel.title for panel in one.panels(*pairs[0], 8)][4:]
+        assert titles[:2] == [f"{name}, who teaches", "its error (10 x the scale above)"]
+        assert titles[2].startswith(f"{name} teaches at ")
+        assert titles[3:] == ["true structure"]
     with pytest.raises(InputError, match="take crisp"):
         task_of(["guided_teacher=ctkt"], tmp_path)
 

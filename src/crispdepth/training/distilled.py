@@ -180,7 +180,7 @@ class CtktTask(Task):
         values = {"resolution": (off * weight).mean()}
         values["side"] = _mean((absolute(side, target) * weight).mean() for side in sr.sides)
         if recipe.guided_teacher and recipe.output_weight:
-            told = torch.where(known, self.guided(batch), target) if self.teacher else target
+            told = torch.where(known, self.guided(batch["low"], batch["valid"], batch["rgb"], target), target)
             learns = [who_learns(error(side, target), error(told, target), recipe.roles) for side in sr.sides]
             values["teacher_teaches"] = learns[-1].mean()
             values["output"] = _mean(exchange(side, told, w) for side, w in zip(sr.sides, learns, strict=True))
@@ -207,10 +207,10 @@ class CtktTask(Task):
             values["structure"] = balanced(logits, F.interpolate(structure(target), half, mode="area"))
         return values
 
-    def guided(self, batch: Batch) -> Depth:
-        """What the recipe's guided teacher says, in the unit of the low map; it does not learn."""
+    def guided(self, low: Depth, valid: Mask, rgb: Rgb, target: Depth) -> Depth:
+        """What the guided teacher says, in the unit of ``low``, or the truth in its place; without gradient."""
         with torch.no_grad():
-            return self.teacher[0](batch["low"], batch["valid"], batch["rgb"]).float()
+            return self.teacher[0].to(self.device)(low, valid, rgb).float() if self.teacher else target
 
     def difficulty(self, batch: Batch, size: Size) -> torch.Tensor:
         """A weight for each image, (b,): TYPICAL over bicubic's error, so that no image outweighs the others."""
@@ -265,36 +265,40 @@ class CtktTask(Task):
             part.replace(self.folder / ESTIMATOR)
 
     def panels(self, rgb: Rgb, depth: Depth, scale: int) -> list[Panel]:
-        """DSRNet's answer and, below it, DENet's, who teaches where, and the structure both predict."""
-        panels = super().panels(rgb, depth, scale)
-        if not self.recipe.joint:
+        """DSRNet's answer and, below it, its teacher's, who teaches where, and the structure both networks predict."""
+        panels, recipe = super().panels(rgb, depth, scale), self.recipe
+        if not (recipe.joint or recipe.guided_teacher):
             return panels
         target, bottom, span = _own_unit(depth)
         low, valid = downsample(target, torch.ones_like(depth, dtype=torch.bool), scale)
         with torch.inference_mode():
             sr = self.resolved(low, valid, (rgb.shape[-2], rgb.shape[-1]))
-            de = self.estimated(rgb, _no(rgb), low, valid)
-            off = error(sr.sides[-1], target), error(de.sides[-1], target)
-            learns = who_learns(*off, self.recipe.roles).expand_as(depth)
+            de = self.estimated(rgb, _no(rgb), low, valid) if recipe.joint else None
+            named = "DENet" if de is not None and not recipe.guided_teacher else recipe.guided_teacher
+            told = self.guided(low, valid, rgb, target) if de is None or recipe.guided_teacher else de.depth
+            off = error(sr.sides[-1], target), error(told, target)
+            learns = who_learns(*off, recipe.roles).expand_as(depth)
             edges, word = structure(target), "true structure"
-            if self.recipe.structure_weight:
+            if de is not None and recipe.structure_weight:
                 edges, word = self.predicted_structure(sr, de, target).sigmoid(), "predicted structure"
         truth, made, teaches, drawn = (
-            x.float().cpu()[0, 0].numpy() for x in (depth, de.depth * span + bottom, learns, edges)
+            x.float().cpu()[0, 0].numpy() for x in (depth, told * span + bottom, learns, edges)
         )
         everywhere, shares = truth > 0, Range(0, 1, "")
         reach = Range.of(truth, everywhere)
         return [
             *panels,
-            depth_panel(made, everywhere, reach, "DENet, from colours"),
+            depth_panel(made, everywhere, reach, f"{named}, who teaches"),
             error_panel(made, truth, everywhere, Range(0, reach.high - reach.low), "its error (10 x the scale above)"),
-            Panel(colours(teaches, everywhere, shares), f"DENet teaches at {teaches.mean():.0%}", shares),
+            Panel(colours(teaches, everywhere, shares), f"{named} teaches at {teaches.mean():.0%}", shares),
             Panel(colours(drawn, drawn >= 0, shares), word, shares),
         ]
 
 
 def _read_estimator(path: str, config: DENetConfig) -> DENet:
     """DENet as it is in a file, which must have this shape. Raises InputError."""
+    if not Path(path).is_file():
+        raise InputError(f"estimator_start={path} does not exist: name {ESTIMATOR} in the folder of another run")
     found = saved.read(Path(path), "DENet", lambda fields: DENet(DENetConfig(**fields)))
     if found.config != config:
         raise InputError(f"{path} holds a DENet of another shape: {found.config}")
