@@ -41,6 +41,7 @@ FLOORS = (
         "models.classical",
         "models.crisp",
         "models.ctkt",
+        "models.ensemble",
         "models.foundation",
         "models.naima",
         "models.symbiotic",

@@ -20,6 +20,7 @@ from crispdepth.degradation import downsample
 from crispdepth.graphs import SUFFIXES, Graph, core, needed
 from crispdepth.inference import estimated
 from crispdepth.metrics import rmse
+from crispdepth.models.ensemble import SelfEnsemble
 from crispdepth.types import InputError, Model, Sample, Size
 
 OPSET = 18
@@ -60,6 +61,8 @@ def export(
     raised for a filter without weights and where a package is missing.
     """
     check_output(path, [], SUFFIXES)
+    if isinstance(model, SelfEnsemble):
+        raise InputError("a name with + is a network run on eight views: export the network, leave the + out")
     if int8 and path.suffix != ".xml":
         raise InputError(f"--int8 writes OpenVINO's files: call it {path.with_suffix('.xml').name}")
     if int8 and size is not None:

@@ -12,6 +12,7 @@ from crispdepth.extras import late
 from crispdepth.models import classical, saved
 from crispdepth.models.crisp import Crisp
 from crispdepth.models.ctkt import Ctkt
+from crispdepth.models.ensemble import plus
 from crispdepth.models.foundation import DepthAnything, PromptDepthAnything
 from crispdepth.models.symbiotic import Symbiotic
 from crispdepth.types import InputError, MissingPackage, Model
@@ -19,6 +20,7 @@ from crispdepth.types import InputError, MissingPackage, Model
 DEFAULT = "crisp"
 DEFAULT_WITHOUT_RGB = "ctkt"
 DEFAULT_WITHOUT_LOW = "symbiotic-small"
+PLUS = "+"  # after a name: the mean of eight views
 SHORT = {"symbiotic": "symbiotic-small"}  # names of systems whose weights in the package are of another size
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"  # inside the package, a card (.md) beside each file
 
@@ -41,8 +43,11 @@ class Entry:
 def load(name: str) -> Model:
     """The model called ``name``, in evaluation mode: a row of CATALOG, a file (.safetensors), or ``hf:owner/name``.
 
+    A + after any of these asks for the mean of eight views (SelfEnsemble): ``ctkt+``, ``mine.safetensors+``.
     Raises InputError offering the nearest name, and for a file that holds no model of ours.
     """
+    if name.endswith(PLUS):
+        return plus(load(name.removesuffix(PLUS))).eval()
     name = SHORT.get(name, name)
     if name.startswith("hf:"):
         return _saved(_late("hub", "fetched", name)).eval()
