@@ -99,23 +99,24 @@ from crispdepth.job import Settings
 from crispdepth.models import crisp
 from crispdepth.scale.bulk import run_bulk
 from crispdepth.scale.session import Bulk
-made, source, target = engines.Converted._made, *sys.argv[1:]
+made, source, target, model = engines.Converted._made, *sys.argv[1:]
 def killed(*words):
     os.kill(os.getpid(), signal.SIGKILL)
 for run in range(5):
     child = os.fork()
     if child == 0:
         engines.Converted._made = killed if run < 4 else made
-        job = Bulk(source, target, "crisp-tiny", Settings(unit="mm"), chunk=4, wanted=Wanted("onnx"))
+        job = Bulk(source, target, model, Settings(unit="mm"), chunk=4, wanted=Wanted("onnx"))
         print(run, sorted(run_bulk(job).items()), flush=True)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == (signal.SIGKILL if run < 4 else 0), run
 """
 
 
-def test_who_dies_while_the_engine_is_prepared_has_no_item_in_hand(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["crisp-tiny", "crisp-tiny+"])
+def test_who_dies_while_the_engine_is_prepared_has_no_item_in_hand(model: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    words = [sys.executable, "-c", KILLED_IN_PREPARATION, str(frames(tmp_path / "in", 2)), str(tmp_path / "out")]
+    words = [sys.executable, "-c", KILLED_IN_PREPARATION, str(frames(tmp_path / "in", 2)), str(tmp_path / "out"), model]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "4 [('done', 2)]\n"), done.stderr
 

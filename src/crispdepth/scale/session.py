@@ -21,6 +21,7 @@ from crispdepth import batch
 from crispdepth.atomic import held_folder, shown, sweep
 from crispdepth.engines import Converted, Wanted, opened
 from crispdepth.job import Job, Settings
+from crispdepth.models.ensemble import SelfEnsemble
 from crispdepth.outputs import Output, outputs_of, write_all
 from crispdepth.scale.manifest import DONE, Row, write_part
 from crispdepth.scale.overlap import overlapped
@@ -95,6 +96,7 @@ class Session:
         self.bulk = bulk
         self.store = Store(bulk.target)
         self.model, self.choice = opened(bulk.model, bulk.wanted)
+        self.network = self.model.model if isinstance(self.model, SelfEnsemble) else self.model  # which an engine runs
         self.plan = Plan(self.store.open(PLAN))
         self.settings = self._settled()
         self.asked_rightly = False  # once it is known that not every item fails
@@ -159,8 +161,8 @@ class Session:
                 with suspects.alone(at.number, at.place) as deaths:
                     fault = f"the process died {deaths} times while it did this" if deaths >= DEADLY else at.item.fault
                     at = read(replace(at, item=replace(at.item, fault=fault)))
-                if at.read is not None and isinstance(self.model, Converted) and (sizes := batch.sizes(at.read)):
-                    self.model.prepare(*sizes)  # takes minutes: whoever dies there has no item in hand
+                if at.read is not None and isinstance(self.network, Converted) and (sizes := batch.sizes(at.read)):
+                    self.network.prepare(*sizes)  # takes minutes: whoever dies there has no item in hand
                 with suspects.alone(at.number, at.place):
                     done = self._write(work(at))
                 yield done
