@@ -94,6 +94,8 @@ def test_a_file_can_have_a_plus_and_the_call_is_that_of_the_network(tmp_path: Pa
 def test_what_cannot_have_a_plus_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"sees a picture alone.*leave the \+ out"):
         load("symbiotic+")
+    with pytest.raises(InputError, match=r"one \+ is enough"):
+        load("ctkt++")
     with pytest.raises(InputError, match=r"did you mean crisp\?"):
         load("crips+")
     with pytest.raises(InputError, match=r"export the network, leave the \+ out"):

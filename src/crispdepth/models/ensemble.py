@@ -74,7 +74,9 @@ class SelfEnsembleAlone(SelfEnsemble):
 
 
 def plus(model: Model) -> SelfEnsemble:
-    """``model`` on eight views. Raises InputError for one that takes no low map."""
+    """``model`` on eight views. Raises InputError for one that takes no low map, or sees eight already."""
+    if isinstance(model, SelfEnsemble):
+        raise InputError("one + is enough: there are no more than eight views")
     if "low" not in model.inputs:
         raise InputError(f"{type(model).__name__} sees a picture alone, where up and down matter: leave the + out")
     return (SelfEnsemble if "rgb" in model.inputs else SelfEnsembleAlone)(model)
