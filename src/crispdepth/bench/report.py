@@ -233,7 +233,8 @@ last plain round of back-projection they lost to bicubic at x8); they see the pi
 because Lu's are dark. Of Crisp, the loss, the share of faults and the learning rate were changed between the stages
 of its training after a look at Middlebury, and how edges are corrected, how soft they are and how silhouettes are bent
 after a look at the error maps of these pairs (src/crispdepth/weights/crisp.md). Of naima-small, examples of every
-scale and sensor were brought forward after a look at them and at scenes (src/crispdepth/weights/naima-small.md).
+scale and sensor were brought forward after a look at them and at scenes (src/crispdepth/weights/naima-small.md). Of
+ctkt, examples were turned in its last stage after a look at what eight views bring (src/crispdepth/weights/ctkt.md).
 
 | protocol | used by |
 | --- | --- |

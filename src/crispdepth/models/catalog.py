@@ -135,6 +135,15 @@ def _prompt_depth_anything(size: str) -> Entry:
     )
 
 
+def _eight_views(name: str, needs: str, inputs: tuple[str, ...] = ("low", "rgb")) -> Entry:
+    return Entry(
+        build=partial(load, name + PLUS),
+        task=f"{needs}: the mean of what {name} says of eight views; sharper, eight times as long",
+        source=f"{name}'s weights; views as in EDSR+ (Lim et al., CVPR workshops 2017)",
+        inputs=inputs,
+    )
+
+
 _SCENES = ("indoor", "outdoor")
 # The pages of these weights name no licence (DepthAnything/Depth-Anything-V2, issue 245); those they began with do.
 _DEPTH_ANYTHING = {
@@ -163,6 +172,8 @@ CATALOG: dict[str, Entry] = {
         source="after Sun et al., Cross-task knowledge transfer (CTKT), CVPR 2021; trained on made-up scenes only",
         inputs=("low",),
     ),
+    "crisp+": _eight_views("crisp", "RGB + low depth"),
+    "ctkt+": _eight_views("ctkt", "low depth alone", ("low",)),
     "naima-small": Entry(
         build=partial(_late, "models.naima", "Naima.from_file", WEIGHTS / "naima-small.safetensors"),
         task="RGB + low depth, told by a vision transformer what things are; needs crispdepth[naima]",
