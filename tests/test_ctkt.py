@@ -485,6 +485,21 @@ def test_scales_come_from_the_recipe_and_8_bit_maps_hold_whole_levels(scene: Sam
     assert sizes == {32, 64}
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_in_levels_truth_and_low_map_hold_the_same_whole_levels(seed: int, scene: Sample) -> None:
+    seen = sensed(scene, Dice(seed, "cpu"), dataclasses.replace(EASY, in_levels=1, whole_scales=(4,)), (4, 4))
+    assert seen.depth is not None
+    assert seen.low is not None
+    values = seen.depth.unique()
+    levels = round(1 / float((values[1:] - values[:-1]).min()))
+    assert 60 <= levels <= 255
+    for x in (seen.depth, seen.low):
+        torch.testing.assert_close((x * levels).round() / levels, x, rtol=0, atol=1e-5)
+    smooth = sensed(scene, Dice(seed, "cpu"), dataclasses.replace(EASY, eight_bit=1, whole_scales=(4,)), (4, 4)).depth
+    assert smooth is not None
+    assert len(smooth.unique()) > 4 * len(values)
+
+
 def test_it_learns_a_few_maps_by_heart() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(2)

@@ -23,6 +23,8 @@ class Sensors:
     ``whole``: a whole scale from ``whole_scales``, else any from 1.5 to 32, a third of them different along the
     two axes. ``kernels``: drawn from KERNELS, else antialiased bicubic. ``rounded``: 8-bit or coarser steps.
     ``eight_bit``: instead of all that, made as protocol ``ctkt`` does: antialiased bicubic on whole 8-bit levels.
+    ``in_levels``: the same, and the true depth holds whole levels itself, as a file of 8-bit disparity does: what is
+    learnt then has their steps, where ``eight_bit`` alone teaches the smooth surface behind them.
     ``inverse``: disparity instead of depth. ``fattened``: near things a pixel larger than in the picture, on some
     sides, as stereo and structured light see them. ``bent``: silhouettes lie up to two pixels off, here to one side
     and there to the other, and their narrow gaps are closed or their thin ends lost, as a matching window's size
@@ -49,6 +51,7 @@ class Sensors:
     grey: float = 0.06
     brighter: float = 0.0
     eight_bit: float = 0.0
+    in_levels: float = 0.0
     whole_scales: tuple[int, ...] = WHOLE_SCALES
 
     def __post_init__(self) -> None:
@@ -94,8 +97,12 @@ def sensed(sample: Sample, dice: Dice, sensors: Sensors, scale_limits: tuple[flo
     depth = bent(dice, fattened(dice, depth, sensors), sensors)
     inverse = dice.chance(sensors.inverse, len(depth), 1, 1, 1)
     depth = in_own_unit(dice, depth, inverse, sensors)
+    levels = None
+    if sensors.in_levels and _one(dice, sensors.in_levels):
+        levels = _levels(dice, len(depth))
+        depth = quantise(depth, levels)
     low, valid = low_map(
-        dice, depth, low_size(dice, (depth.shape[-2], depth.shape[-1]), sensors, scale_limits), sensors
+        dice, depth, low_size(dice, (depth.shape[-2], depth.shape[-1]), sensors, scale_limits), sensors, levels
     )
     rgb = recoloured(dice, rgb, sensors)
     return Seen(rgb=rgb, low=low, valid=valid, depth=depth, depth_valid=known, name=sample.name, inverse=inverse)
@@ -166,14 +173,19 @@ def low_size(dice: Dice, size: Size, sensors: Sensors, limits: tuple[float, floa
     return max(2, round(size[0] / any_scale / squeeze)), max(2, round(size[1] / any_scale))
 
 
-def low_map(dice: Dice, depth: Depth, size: Size, sensors: Sensors) -> tuple[Depth, Mask]:
-    """The low map of ``size`` and its mask, as one of many sensors would give it."""
+def low_map(
+    dice: Dice, depth: Depth, size: Size, sensors: Sensors, levels: torch.Tensor | None = None
+) -> tuple[Depth, Mask]:
+    """The low map of ``size`` and its mask, as one of many sensors would give it; of so many whole ``levels``, if any
+    (b, 1, 1, 1)."""
     b = len(depth)
     source = depth
     if _one(dice, sensors.blurred):
         source = blur(source, float(dice.between(0.2, 0.6, 1)) * depth.shape[-1] / size[1])
-    if sensors.eight_bit and _one(dice, sensors.eight_bit):
-        low = _eight_bit(dice, source, size)
+    if levels is not None:
+        low = _eight_bit(source, size, levels)
+    elif sensors.eight_bit and _one(dice, sensors.eight_bit):
+        low = _eight_bit(source, size, _levels(dice, b))
     else:
         kernel = KERNELS[int(dice.below(len(KERNELS), 1))] if _one(dice, sensors.kernels) else "bicubic"
         low = _shrunk(source, size, kernel)
@@ -188,9 +200,13 @@ def low_map(dice: Dice, depth: Depth, size: Size, sensors: Sensors) -> tuple[Dep
     return torch.where(valid, low, 0), valid
 
 
-def _eight_bit(dice: Dice, depth: Depth, size: Size) -> Depth:
-    """``depth`` (0..1) as 60 to 255 of the 256 levels, rounded after each pass of the kernel."""
-    levels = torch.round(dice.spread(60, 255, len(depth), 1, 1, 1))
+def _levels(dice: Dice, count: int) -> torch.Tensor:
+    """How many of the 256 levels each image has: 60 to 255, (b, 1, 1, 1)."""
+    return torch.round(dice.spread(60, 255, count, 1, 1, 1))
+
+
+def _eight_bit(depth: Depth, size: Size, levels: torch.Tensor) -> Depth:
+    """``depth`` (0..1) in so many of the 256 ``levels``, rounded after each pass of the kernel."""
     lowest = torch.floor((255 - levels) / 2)
     low, _ = bicubic_8bit(depth * levels + lowest, torch.ones_like(depth, dtype=torch.bool), size)
     return (low - lowest) / levels
