@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= ../shared/data
 OURS := crisp,crisp-tiny,ctkt
+MODELS ?= # of `make bench`, with commas between; empty: all
 
 .PHONY: demo test test-slow check docs dist gallery bench bench-robust clean
 
@@ -39,9 +40,9 @@ gallery: .venv/installed ## the pictures of docs/gallery.md
 bench-robust: .venv/installed ## what holes, noise and other faults cost, into docs/robustness.md
 	$(BIN)/crispdepth bench-robust -o docs/robustness.md
 
-bench: .venv/installed ## measure every model on the data sets under DATA into docs/numbers.md; speed and memory of our networks into docs/engines.md
+bench: .venv/installed ## measure every model (or MODELS alone) on the data sets under DATA into docs/numbers.md; speed and memory of our networks into docs/engines.md
 	$(BIN)/crispdepth bench --root $(DATA) -o docs/numbers.md --readme README.md \
-	  --figures src/crispdepth/bench/numbers.json
+	  --figures src/crispdepth/bench/numbers.json --models "$(MODELS)"
 	$(BIN)/crispdepth bench-speed --models $(OURS) -o docs/engines.md
 
 .venv/crispdepth: pyproject.toml constraints.txt # what users need

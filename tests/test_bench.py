@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 from reference.plain import bicubic_rmse
 
 from crispdepth.about import FIGURES
+from crispdepth.bench import report
 from crispdepth.bench.evaluation import evaluate, usual_protocol
 from crispdepth.bench.protocol import PROTOCOLS
 from crispdepth.bench.report import fitting, table, write_json, write_numbers
@@ -217,6 +219,48 @@ def test_the_page_of_numbers_renews_the_readme_and_names_what_is_missing(levels:
     readme.write_text("no marks")
     with pytest.raises(InputError, match="marks"):
         write_numbers(tmp_path, out, readme, page)
+
+
+def test_one_model_is_measured_anew_and_the_other_rows_stay(
+    levels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "middlebury").symlink_to(levels)
+    monkeypatch.setattr(report, "sharpeners", lambda: ["guided", "bicubic", "fgs"])
+    page = (("middlebury", "middlebury", ("fdsr", "dctnet"), (8.0,)),)
+    readme, out, figures = tmp_path / "README.md", tmp_path / "numbers.md", tmp_path / "figures.json"
+    readme.write_text("<!-- numbers --><!-- end of numbers -->")
+
+    def written(models: list[str]) -> list[str]:
+        write_numbers(tmp_path, out, readme, page, figures, models)
+        return [path.read_text() for path in (out, readme, figures)]
+
+    for wrong, message in (("guidd", "guided"), ("guided", "has no table 'middlebury x8, fdsr'")):
+        with pytest.raises(InputError, match=message):
+            written([wrong])
+    whole = written([])
+    assert written(["guided"]) == whole
+    for path in (out, readme):  # as if both had other figures before
+        lines = [re.sub(r"\d", "7", x) if "guided" in x or "fgs" in x else x for x in path.read_text().splitlines()]
+        path.write_text("\n".join(lines) + "\n")
+    text, short, _ = written(["guided"])
+    assert [row for row in (text + short).splitlines() if "guided" in row] == [
+        row for row in (whole[0] + whole[1]).splitlines() if "guided" in row
+    ]
+    stayed = [row for row in (text + short).splitlines() if "fgs" in row]
+    assert len(stayed) == 3
+    assert all(set(re.findall(r"\d", row)) == {"7"} for row in stayed)
+    one_less = tmp_path / "fewer"
+    one_less.mkdir()
+    for path in sorted(levels.iterdir()):
+        if "_02_" not in path.name:
+            shutil.copy(path, one_less)
+    (tmp_path / "middlebury").unlink()
+    with pytest.raises(InputError, match="middlebury does not exist"):
+        written(["guided"])
+    (tmp_path / "middlebury").symlink_to(one_less)
+    with pytest.raises(InputError, match="has no table of middlebury x8, 2 images"):
+        written(["guided"])
+    assert out.read_text() == text  # nothing is written then
 
 
 def test_metres_are_reported_in_centimetres(tmp_path: Path) -> None:

@@ -399,11 +399,13 @@ def bench(
     out: Annotated[Path, typer.Option("-o", "--out", help="The page to write")] = Path("docs/numbers.md"),
     readme: Annotated[Path | None, typer.Option(help="A page whose short table is renewed too")] = None,
     figures: Annotated[Path | None, typer.Option(help="A .json with the short figures of `crispdepth info`")] = None,
+    models: Annotated[str, typer.Option(help="Measure these alone, commas between; other rows stay")] = "",
 ) -> None:
     """Measure every model of the catalog on every set found, and write docs/numbers.md."""
     from crispdepth.bench import report
 
-    report.write_numbers(root, out, readme, figures=figures)
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    report.write_numbers(root, out, readme, figures=figures, models=names)
     typer.echo(f"wrote {out}")
 
 

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +63,57 @@ def _cell(metric: str, value: float) -> str:
     return f"{value:.4f}" if metric in FINE else f"{value:.2f}"
 
 
-def table(results: Sequence[Evaluation]) -> str:
-    """A Markdown table of results under one heading: they must share set, scale and protocol."""
+@dataclass(frozen=True)
+class Table:
+    """A Markdown table: the cells of its head, and of each model's row."""
+
+    head: list[str]
+    rows: dict[str, list[str]]
+
+    @staticmethod
+    def read(text: str) -> Table:
+        """The table that begins ``text``; names without their backticks. Raises InputError where there is none."""
+        lines = text.strip().partition("\n\n")[0].splitlines()
+        if len(lines) < 2 or not all(line.strip().startswith("|") for line in lines):
+            raise InputError("there is no table whose rows could stay: leave --models out, so that all are measured")
+        head, _, *rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
+        return Table(head[1:], {name.strip("`"): cells for name, *cells in rows})
+
+    def over(self, before: Table, order: Sequence[str]) -> Table:
+        """``before`` with these rows in place of its own, in ``order``. Raises InputError where it lacks one."""
+        rows = before.rows | self.rows
+        missing = [name for name in order if name not in rows]
+        if missing or before.head != self.head:
+            what = f"no row of {', '.join(missing)}" if missing else "other columns"
+            raise InputError(f"the page has {what}: leave --models out, so that all are measured")
+        return Table(self.head, {name: rows[name] for name in order})
+
+    def text(self) -> str:
+        """Columns under each other."""
+        rows = [["model", *self.head], *([name, *cells] for name, cells in self.rows.items())]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
+        lines.insert(1, "| " + " | ".join("-" * w for w in widths) + " |")
+        return "\n".join(lines)
+
+    def narrow(self, first: str) -> str:
+        """As it stands in the README, the models' column headed ``first``."""
+        rows = [[first, *self.head], ["---"] * (len(self.head) + 1)]
+        rows += [[f"`{name}`", *cells] for name, cells in self.rows.items()]
+        return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def tabled(results: Sequence[Evaluation]) -> Table:
+    """Results under one heading, as a table."""
     first = results[0]
     assert all(r.heading == first.heading for r in results)
-    rows = [["model", *(TEXTS[m] for m in first.metrics)]]
-    rows += [[r.model, *(_cell(m, r.metrics[m]) for m in first.metrics)] for r in results]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
-    lines.insert(1, "| " + " | ".join("-" * w for w in widths) + " |")
-    return "\n".join([first.heading, "", *lines])
+    rows = {r.model: [_cell(m, r.metrics[m]) for m in first.metrics] for r in results}
+    return Table([TEXTS[m] for m in first.metrics], rows)
+
+
+def table(results: Sequence[Evaluation]) -> str:
+    """A Markdown table of results under their heading: they must share set, scale and protocol."""
+    return f"{results[0].heading}\n\n{tabled(results).text()}"
 
 
 @contextmanager
@@ -136,45 +178,100 @@ def around(path: Path, mark: str) -> tuple[str, str]:
 
 
 def write_numbers(
-    root: Path, out: Path, readme: Path | None = None, page: Page = PAGE, figures: Path | None = None
+    root: Path,
+    out: Path,
+    readme: Path | None = None,
+    page: Page = PAGE,
+    figures: Path | None = None,
+    models: Sequence[str] = (),
 ) -> None:
     """Measure the whole catalog on ``page`` and write it as Markdown; sets missing under ``root`` are named.
 
     ``readme``: also put the short table between its two ``numbers`` marks. ``figures``: also write the file that
-    ``crispdepth info`` reads.
+    ``crispdepth info`` reads. ``models``: measure these alone; the others' rows stay as the files have them.
     """
     check_text_output(out)
     if figures is not None:
         check_json(figures)
-    if readme is not None and not _MARKED.search(readme.read_text(encoding="utf-8")):
+    short = None if readme is None else _MARKED.search(readme.read_text(encoding="utf-8"))
+    if readme is not None and short is None:
         raise InputError(f"{readme} has no marks <!-- numbers --> and <!-- end of numbers --> to write between")
+    for name in models:
+        if name not in CATALOG:
+            raise InputError.unknown("model", name, CATALOG)
+    before = _before(out, page, root) if models else {}
+    kept: dict[str, dict[str, str]] = {}
+    if models and figures is not None:
+        if not figures.is_file():
+            raise InputError(f"{figures} does not exist, so no figure can stay as it is: leave --models out")
+        kept = json.loads(figures.read_text(encoding="utf-8"))
     results: list[list[Evaluation]] = []
-    missing = []
-    for set_name, folder, protocols, scales in page:
+    sections, missing = [], []
+    for set_name, folder, protocol, scale in _rows(page):
+        names = [name for name in fitting(protocol) if not models or name in (*models, "bicubic")]
+        title = f"{_titled(set_name, scale, protocol)}, {protocol}"
         if folder is not None and not (root / folder).is_dir():
             missing.append(set_name)
-            continue
-        for protocol in protocols:
-            results += [_measure_all(set_name, root / folder if folder else None, protocol, s) for s in scales]
-    sections = [f"## {_set_at(r[0])}, {r[0].protocol}\n\n{table(r)}" for r in results]
+        elif names:
+            made = _measure_all(set_name, root / folder if folder else None, protocol, scale, names)
+            results.append(made)
+            sections.append(f"## {title}\n\n{made[0].heading}\n\n{_renewed(made, before.get(title), models)}")
+        else:
+            sections.append(f"## {title}\n\n{before[title]}")  # a picture alone, say
     if missing:
-        sections.append(f"Not measured, since not found under --root: {', '.join(missing)}.")
+        sections.append(f"Not measured, since not found under --root: {', '.join(dict.fromkeys(missing))}.")
+    summed = None if short is None else summary(results, Table.read(short[2]) if models else None)
+    shown = short_figures(results, kept)
     with atomic(out) as temporary:
         temporary.write_text("\n\n".join([_preface(), *sections]) + "\n", encoding="utf-8")
     if figures is not None:
-        write_json(figures, short_figures(results))
+        write_json(figures, shown)
     if readme is not None:
-        text = _MARKED.sub(lambda m: m[1] + "\n" + summary(results) + "\n" + m[2], readme.read_text(encoding="utf-8"))
+        text = _MARKED.sub(lambda m: f"{m[1]}\n{summed}\n{m[3]}", readme.read_text(encoding="utf-8"))
         with atomic(readme) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 
-_MARKED = re.compile(r"(<!-- numbers -->).*?(<!-- end of numbers -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- numbers -->)(.*?)(<!-- end of numbers -->)", re.DOTALL)
 
 
-def _measure_all(set_name: str, root: Path | None, protocol: str, scale: float) -> list[Evaluation]:
+def _rows(page: Page) -> Iterator[tuple[str, str | None, str, float]]:
+    """Set, folder, protocol and scale of each table of a page."""
+    for set_name, folder, protocols, scales in page:
+        for protocol in protocols:
+            yield from ((set_name, folder, protocol, scale) for scale in scales)
+
+
+def _before(out: Path, page: Page, root: Path) -> dict[str, str]:
+    """A written page: title to what stands below it. Raises InputError where that is not all of ``page``."""
+    parts = out.read_text(encoding="utf-8").split("\n\n## ")[1:] if out.is_file() else []
+    found = {title: below.strip() for title, _, below in (part.partition("\n\n") for part in parts)}
+    for set_name, folder, protocol, scale in _rows(page):
+        title = f"{_titled(set_name, scale, protocol)}, {protocol}"
+        if folder is not None and not (root / folder).is_dir():
+            if title in found:
+                raise InputError(f"{root / folder} does not exist, whose rows {out} would lose: leave --models out")
+        elif title not in found:
+            raise InputError(f"{out} has no table {title!r} whose rows could stay: leave --models out")
+    return found
+
+
+def _renewed(made: Sequence[Evaluation], before: str | None, models: Sequence[str]) -> str:
+    """The table of ``made``; where only ``models`` were measured, with the other rows of the section ``before``."""
+    fresh = tabled(made)
+    if not models:
+        return fresh.text()
+    heading, _, rows = (before or "").partition("\n\n")
+    if heading != made[0].heading:
+        raise InputError(f"the page has no table of {made[0].heading}: leave --models out, so that all are measured")
+    return fresh.over(Table.read(rows), fitting(made[0].protocol)).text()
+
+
+def _measure_all(
+    set_name: str, root: Path | None, protocol: str, scale: float, names: Sequence[str]
+) -> list[Evaluation]:
     results = []
-    for name in fitting(protocol):
+    for name in names:
         with progress_bar(f"{set_name} x{scale} {protocol} {name}") as progress:
             model = load(name)
             results.append(evaluate(model, set_name, root, scale, protocol, name=name, progress=progress))
@@ -183,7 +280,11 @@ def _measure_all(set_name: str, root: Path | None, protocol: str, scale: float) 
 
 def _set_at(result: Evaluation) -> str:
     """The set, and the scale where there is one."""
-    return result.set if result.protocol in ALONE else f"{result.set} x{result.scale:g}"
+    return _titled(result.set, result.scale, result.protocol)
+
+
+def _titled(set_name: str, scale: float, protocol: str) -> str:
+    return set_name if protocol in ALONE else f"{set_name} x{scale:g}"
 
 
 def fitting(protocol: str) -> list[str]:
@@ -193,27 +294,30 @@ def fitting(protocol: str) -> list[str]:
     return [name for name, row in CATALOG.items() if "low" not in row.inputs and not row.hub]
 
 
-def summary(results: Sequence[Sequence[Evaluation]], protocol: str = "fdsr") -> str:
-    """RMSE of every model on every set and scale of one protocol, and its share of bicubic's."""
+def summary(results: Sequence[Sequence[Evaluation]], before: Table | None = None, protocol: str = "fdsr") -> str:
+    """RMSE of every model on every set and scale of one protocol, and its share of bicubic's; unmeasured rows are
+    those of ``before``."""
     shown = [r for r in results if r[0].protocol == protocol and r[0].scale in SHORT_SCALES]
-    heads = (f"{r[0].set} x{r[0].scale:g}, {r[0].unit}, {len(r[0].images)} images" for r in shown)
-    rows = [["RMSE", *heads], ["---"] * (len(shown) + 1)]
-    for i, name in enumerate(sharpeners()):
-        cells = []
-        for r in shown:
-            plain = next(e for e in r if e.model == "bicubic").metrics["rmse"]
-            cells.append(f"{r[i].metrics['rmse']:.2f} ({r[i].metrics['rmse'] / plain:.2f})")
-        rows.append([f"`{name}`", *cells])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    rows: dict[str, list[str]] = {}
+    for r in shown:
+        plain = next(e for e in r if e.model == "bicubic").metrics["rmse"]
+        for e in r:
+            rows.setdefault(e.model, []).append(f"{e.metrics['rmse']:.2f} ({e.metrics['rmse'] / plain:.2f})")
+    made = Table([f"{_set_at(r[0])}, {r[0].unit}, {len(r[0].images)} images" for r in shown], rows)
+    return (made if before is None else made.over(before, sharpeners())).narrow("RMSE")
 
 
-def short_figures(results: Sequence[Sequence[Evaluation]], protocol: str = "fdsr") -> dict[str, dict[str, str]]:
-    """For ``crispdepth info``: of each model, "scenes x8" and so on to its error with unit and images."""
+def short_figures(
+    results: Sequence[Sequence[Evaluation]], before: dict[str, dict[str, str]], protocol: str = "fdsr"
+) -> dict[str, dict[str, str]]:
+    """For ``crispdepth info``: of each model, "scenes x8" and so on to its error with unit and images; those of
+    ``before`` where nothing was measured."""
     figures: dict[str, dict[str, str]] = {}
     for result in (e for row in results for e in row if e.protocol in (protocol, *ALONE)):
         value = f"RMSE {result.metrics['rmse']:.2f} {result.unit}, mean of {len(result.images)} images"
         figures.setdefault(result.model, {})[_set_at(result)] = value
-    return figures
+    figures = before | figures
+    return {name: figures[name] for name in CATALOG if name in figures}
 
 
 def _preface() -> str:
