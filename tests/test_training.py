@@ -27,11 +27,13 @@ from crispdepth.data.scenes import scenes
 from crispdepth.data.textures import Dice
 from crispdepth.io import read_depth
 from crispdepth.losses import absolute, expected_error, root_square
+from crispdepth.models.catalog import load
 from crispdepth.models.crisp import Crisp, CrispConfig
 from crispdepth.models.ctkt import Ctkt, CtktConfig
 from crispdepth.training import run, task
+from crispdepth.training.distilled import CtktTask
 from crispdepth.training.examples import Batch, Pictures, Scenes, Stream, example, source
-from crispdepth.training.recipes import RECIPES, CrispRecipe, changed, find
+from crispdepth.training.recipes import RECIPES, CrispRecipe, CtktRecipe, changed, find
 from crispdepth.training.run import train
 from crispdepth.training.supervised import CrispTask
 from crispdepth.types import InputError, Sample
@@ -416,6 +418,28 @@ def test_training_can_begin_with_a_crisp_whose_last_step_alone_was_guided(tmp_pa
             ),
             tmp_path,
         )
+
+
+def test_a_larger_ctkt_begins_with_what_a_smaller_one_says(tmp_path: Path) -> None:
+    before = Ctkt(CtktConfig(stages=2, blocks=1, width=8)).eval()
+    for parameter in before.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    before.save(tmp_path / "start.safetensors")
+    recipe = CtktRecipe(start=str(tmp_path / "start.safetensors"), estimation_weight=0, output_weight=0)
+    recipe = dataclasses.replace(recipe, affinity_weight=0, structure_weight=0)
+    low, valid = torch.rand(1, 1, 6, 8) + 1, torch.ones(1, 1, 6, 8, dtype=torch.bool)
+    for shape in (CtktConfig(2, 1, 12), CtktConfig(2, 3, 8), CtktConfig(3, 1, 8), CtktConfig(3, 2, 12)):
+        network = CtktTask(dataclasses.replace(recipe, network=shape), tmp_path).network
+        assert network.config == shape
+        for size in ((12, 16), (48, 64)):
+            with torch.inference_mode():
+                torch.testing.assert_close(network(low, valid, size), load(recipe.start)(low, valid, size))
+        network(low, valid, (24, 32)).square().sum().backward()  # and what is new learns
+        last = network.x4.stages[-1]
+        assert last.leave.weight.grad.abs().sum(dim=(0, 2, 3)).gt(0).all()
+        assert last.body[-1].second.weight.grad.abs().sum() > 0 or shape.stages == 3
+    with pytest.raises(InputError, match="another shape"):
+        CtktTask(dataclasses.replace(recipe, network=CtktConfig(2, 1, 6)), tmp_path)
 
 
 def test_crisp_can_begin_with_what_ctkt_learnt(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 import lightning.pytorch as pl
 import torch
 from PIL import Image
+from torch import nn
 
 from crispdepth.data.scenes import scenes
 from crispdepth.data.sets import find
@@ -149,9 +150,9 @@ class Task(pl.LightningModule):
 def begun(kind: type[Network], config: Any, start: str) -> Network:
     """A network of ``kind``: random, or what ``start`` names, a model of the catalog or a file of weights.
 
-    That must have this ``config``, or, a Crisp, all of it but ``early``; or be a Ctkt with DSRNets of this shape, for a
-    Crisp, which begins with them: what it says is then what that one says, until the picture is learnt. Raises
-    InputError.
+    That must have this ``config``, or, a Crisp, all of it but ``early``, or, a Ctkt, no number above it; or be a Ctkt
+    with DSRNets of this shape, for a Crisp, which begins with them. What is new says nothing at first, so that the
+    network begins with what that one says. Raises InputError.
     """
     if not start:
         return kind(config)
@@ -166,12 +167,33 @@ def begun(kind: type[Network], config: Any, start: str) -> Network:
     if not isinstance(before, kind):
         raise InputError(f"start={start} is a {type(before).__name__}, and {kind.__name__} is to be trained")
     if isinstance(before, Crisp) and replace(before.config, early=True) == config:
-        grown = kind(config)
-        grown.load_state_dict(before.state_dict(), strict=False)  # what is new begins as 0
-        return grown.train()
-    if before.config != config:
-        raise InputError(f"{start} holds a network of another shape: {before.config}")
-    return before.train()
+        early = kind(config)
+        early.load_state_dict(before.state_dict(), strict=False)  # what is new begins as 0
+        return early.train()
+    if before.config == config:
+        return before.train()
+    if isinstance(before, Ctkt) and all(n <= getattr(config, name) for name, n in asdict(before.config).items()):
+        return grown(before, kind(config)).train()
+    raise InputError(f"{start} holds a network of another shape: {before.config}")
+
+
+def grown(before: nn.Module, network: Network) -> Network:
+    """``network``, which is ``before`` with more channels, residual blocks or stages, says what that one says.
+
+    What was there is copied and does not hear the new channels; new blocks add nothing. All of it may be learnt
+    (Net2Net, Chen et al., ICLR 2016; residual blocks that begin as nothing: Goyal et al. 2017).
+    """
+    old = before.state_dict()
+    with torch.no_grad():
+        for name, new in network.state_dict().items():  # the network's own memory
+            if name in old:
+                was = old[name]
+                new[tuple(slice(n) for n in was.shape)] = was
+                if new.ndim == 4:
+                    new[: was.shape[0], was.shape[1] :] = 0
+            elif ".second." in name:
+                new.zero_()
+    return network
 
 
 def save_weights(network: Any, folder: Path) -> Path:
