@@ -196,10 +196,12 @@ def write_numbers(
     short = None if readme is None else _MARKED.search(readme.read_text(encoding="utf-8"))
     if readme is not None and short is None:
         raise InputError(f"{readme} has no marks <!-- numbers --> and <!-- end of numbers --> to write between")
+    measurable = dict.fromkeys(name for _, _, protocol, _ in _rows(page) for name in fitting(protocol))
     for name in models:
-        if name not in CATALOG:
-            raise InputError.unknown("model", name, CATALOG)
+        if name not in measurable:
+            raise InputError.unknown("model to measure here", name, measurable)
     before = _before(out, page, root) if models else {}
+    stood = Table.read(short[2]) if models and short is not None else None
     kept: dict[str, dict[str, str]] = {}
     if models and figures is not None:
         if not figures.is_file():
@@ -217,10 +219,10 @@ def write_numbers(
             results.append(made)
             sections.append(f"## {title}\n\n{made[0].heading}\n\n{_renewed(made, before.get(title), models)}")
         else:
-            sections.append(f"## {title}\n\n{before[title]}")  # a picture alone, say
+            sections.append(f"## {title}\n\n{before[title]}")  # none of models fits this protocol
     if missing:
         sections.append(f"Not measured, since not found under --root: {', '.join(dict.fromkeys(missing))}.")
-    summed = None if short is None else summary(results, Table.read(short[2]) if models else None)
+    summed = None if short is None else summary(results, stood)
     shown = short_figures(results, kept)
     with atomic(out) as temporary:
         temporary.write_text("\n\n".join([_preface(), *sections]) + "\n", encoding="utf-8")
