@@ -23,6 +23,7 @@ FLOORS = (
     (
         "layers.dsrnet",
         "intrinsics",
+        "noise",
         "confidence",
         "reprojection",
         "shift",

@@ -107,13 +107,29 @@ def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
         lines.append(line)
     else:
         result = predict(
-            model, low=low.depth, rgb=rgb, valid=low.valid, unit=low.depth_unit, size=_size(read), align=settings.align
+            model,
+            low=low.depth,
+            rgb=rgb,
+            valid=low.valid,
+            unit=low.depth_unit,
+            size=_size(read),
+            align=settings.align,
+            denoise=settings.denoise,
         )
         if settings.align is not None:
             lines.append(_align_line(result.shift_px))
+        lines += _noise_lines(result, settings.denoise)
     rgb_size = result.depth.shape if rgb is None else rgb.shape[:2]
     at_size = None if rgb is None else _at_size(rgb, result.depth.shape)
     return Work(read.job, settings, low, at_size, rgb_size, result), lines
+
+
+def _noise_lines(result: Prediction, denoise: str) -> list[str]:
+    if result.noise:
+        return [f"noise    {result.noise:.3g} {result.unit} was taken out of the depth first (--denoise off leaves it)"]
+    if denoise == "on":
+        return ["noise    none is to be seen in the depth, or too few readings lie side by side to tell: left as it is"]
+    return []
 
 
 def written(work: Work) -> list[str]:

@@ -120,6 +120,9 @@ def predict(
     align: Annotated[
         str | None, typer.Option(help="auto: move the depth by up to 5 px where it clearly fits --rgb better")
     ] = None,
+    denoise: Annotated[
+        str, typer.Option(help="auto: noise above 1 % of the range is taken out first, for our networks; on off")
+    ] = "auto",
     calib: Annotated[
         str | None, typer.Option(help="Middlebury's calib.txt: --low is its disparity, and becomes metres")
     ] = None,
@@ -184,6 +187,7 @@ def predict(
         depth_intrinsics=depth_intrinsics,
         extrinsics=extrinsics,
         align=align,
+        denoise=denoise,
         calib=calib,
         focal_px=focal,
     )
@@ -261,6 +265,7 @@ def batch_many(
     size: Annotated[str | None, typer.Option(help="Size of the results, WxH; by default that of rgb")] = None,
     scale: Annotated[float | None, typer.Option(help="Or so many times the size of low")] = None,
     align: Annotated[str | None, typer.Option(help="auto, as in predict")] = None,
+    denoise: Annotated[str, typer.Option(help="auto on off, as in predict")] = "auto",
     min_confidence: Annotated[float | None, typer.Option(help="As in predict; confidence/ holds the files")] = None,
     confidence_max: Annotated[float | None, typer.Option(help="As in predict")] = None,
     keep_holes: Annotated[bool, typer.Option(help="Leave holes instead of filling them")] = False,
@@ -303,6 +308,7 @@ def batch_many(
         confidence_max=confidence_max,
         max_hole_px=max_hole_px,
         align=align,
+        denoise=denoise,
     )
     job = bulk.Bulk(source, target, model, settings, suffix, chunk, Wanted(engine, device, precision))
     runner = bulk.here if ray is None else on_ray.OnRay(ray, workers, cpus, gpus)

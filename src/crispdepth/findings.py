@@ -55,6 +55,7 @@ FIELDS = {  # of the page, by the option that a message names; longer ones first
     "--keep-holes": "“leave holes”",
     "--nan-holes": "“NaN and inf mean no reading”",
     "--align auto": "“move the depth”",
+    "--denoise off": "“take noise out” unticked",
     "--min-confidence": "“Least confidence”",
     "--confidence-max": "“Full confidence”",
     "--confidence": "the confidence",

@@ -47,6 +47,7 @@ class Graph(Model):
         if not about:
             raise InputError(f"{path} was not written by `crispdepth export`: its inputs are unknown")
         vars(self).update(inputs=tuple(n for n in self._names if n not in COMPANIONS), kind=about["kind"])
+        vars(self).update(wants_denoised=about.get("wants") == "denoised")
         self.scales = tuple(float(word) for word in about["scales"].split(".."))
         self.shapes: dict[str, Size] = {}  # (H, W) of its inputs, where it is for one size of picture
         if "size" in about:
@@ -137,9 +138,8 @@ def _openvino(path: Path) -> Opened:
     except RuntimeError as error:
         raise InputError(f"{path} is no file that OpenVINO can run ({error})") from error
     model = runner.model
-    about = {
-        key: model.get_rt_info([key]).astype(str) for key in ("kind", "scales", "size") if model.has_rt_info([key])
-    }
+    words = ("kind", "scales", "size", "wants")
+    about = {key: model.get_rt_info([key]).astype(str) for key in words if model.has_rt_info([key])}
     shapes = {
         node.any_name: [d.get_length() if d.is_static else 0 for d in node.partial_shape] for node in model.inputs
     }

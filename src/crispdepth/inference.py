@@ -16,6 +16,7 @@ from crispdepth.formats.raw import MAX_PIXELS
 from crispdepth.geometry import resize_rgb
 from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
 from crispdepth.models.catalog import load
+from crispdepth.noise import DENOISE, calmed, noise_of
 from crispdepth.shift import moved, residual_shift
 from crispdepth.tiles import TILE_FROM, tileable, tiled
 from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Sample, Size
@@ -23,6 +24,8 @@ from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Sa
 TILED_BYTES_PER_PIXEL = 60  # of the result, in tiles: picture, result and what is made of them (bench-memory)
 TILE_BYTES = 1.2e9  # the largest tiles, and Python with its libraries
 ASPECT_TOLERANCE = 0.02
+LEFT = 0.15  # of the noise: about what is left of it in the result (examples/expected_error.py)
+NOISY = 0.01  # of the low map's range: less may be the roughness of the things themselves
 
 
 Array = np.ndarray | torch.Tensor | str | Path
@@ -41,6 +44,7 @@ def predict(
     align: str | tuple[int, int] | None = None,
     focal_px: float | None = None,
     nan_holes: bool = False,
+    denoise: str = "auto",
 ) -> Prediction:
     """Sharpen a low-resolution depth map, or find depth in a picture alone: give it what the sensor gave you.
 
@@ -58,6 +62,8 @@ def predict(
     ``confidence_max``: what the sensor says where it is sure, for any other scale, such as 100.
     ``align``: "auto" moves the depth by up to 5 whole pixels of the result where its edges clearly fit those of
     ``rgb`` better so; (right, down) by these.
+    ``denoise``: "auto" takes the noise out of the low map first where there is more than 1 % of its range, for models
+    that want it so (Crisp, Ctkt); "on" any noise for any model, "off" none. ``Prediction.noise`` says how much it was.
     ``focal_px``: for models of a picture alone that depend on it (Symbiotic): the camera's focal length in pixels of
     ``rgb``; None means the one they learnt with.
 
@@ -73,6 +79,8 @@ def predict(
             raise InputError(
                 "this model looks at the picture alone: leave out --low (low=…), or choose another --model"
             )
+        if denoise != "auto":
+            raise InputError("--denoise (denoise=…) is about depth that was measured: leave it out")
         return _from_rgb(model, rgb, size, focal_px)
     if focal_px is not None:
         raise InputError(
@@ -100,8 +108,29 @@ def predict(
     shift = (0, 0) if align is None else _shift(align, low_map, mask, rgb_map)
     # The picture moves onto the depth, and the result moves back: by whole pixels, so that nothing is blurred.
     there = None if rgb_map is None else moved(rgb_map, (-shift[0], -shift[1]))
-    depth, error = estimated(model, Sample(rgb=there, low=low_map, valid=mask), size)
-    return _moved(_prediction(depth, error, mask, unit), shift)
+    sample, noise = denoised(model, Sample(rgb=there, low=low_map, valid=mask), denoise)
+    depth, error = estimated(model, sample, size)
+    if error is not None and noise:  # the model has not seen it
+        error = torch.hypot(error, torch.tensor(LEFT * noise))
+    return replace(_moved(_prediction(depth, error, mask, unit), shift), noise=noise)
+
+
+def denoised(model: Model, sample: Sample, denoise: str = "auto") -> tuple[Sample, float]:
+    """``sample``, of one low map, without the noise that ``model`` shall not see, and that noise's standard deviation.
+
+    ``denoise`` as in ``predict``. 0: nothing was changed, also where so few readings lie side by side that nothing
+    tells how much noise there is. Raises InputError for another word.
+    """
+    if denoise not in DENOISE:
+        raise InputError.unknown("denoise", denoise, DENOISE)
+    low, valid = sample.low, sample.valid
+    if low is None or valid is None or denoise == "off" or (denoise == "auto" and not model.wants_denoised):
+        return sample, 0.0
+    noise = float(noise_of(low, valid))
+    read = low[valid]
+    if not noise or (denoise == "auto" and noise < NOISY * float(read.max() - read.min())):
+        return sample, 0.0
+    return replace(sample, low=calmed(low, valid, noise)), noise
 
 
 def _shift(align: str | tuple[int, int], low: Depth, valid: Mask, rgb: Rgb | None) -> tuple[int, int]:

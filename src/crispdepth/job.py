@@ -10,6 +10,7 @@ from crispdepth import io
 from crispdepth.atomic import check_output
 from crispdepth.intrinsics import Intrinsics, read_intrinsics, read_stereo
 from crispdepth.mesh import MESH_SUFFIXES
+from crispdepth.noise import DENOISE
 from crispdepth.picture import Range
 from crispdepth.types import InputError, Size
 
@@ -71,13 +72,12 @@ class Job:
 class Settings:
     """What is the same for every job.
 
-    ``size`` is (height, width); ``intrinsics`` as ``read_intrinsics``; ``min_confidence``, ``confidence_max`` and
-    ``align`` as in ``predict``; ``max_hole_px``: holes wider than this stay holes, ``keep_holes``: all of them.
-    ``depth_intrinsics``: of the camera that took the depth; ``extrinsics`` (as ``read_extrinsics``; None: the same
-    place) lead to that of ``intrinsics``. ``calib``: a Middlebury calib.txt, which turns disparity into metres.
-    ``focal_px``: in
-    pixels of the picture, for depth from it alone; the focal length of ``intrinsics`` serves too. ``span``: the colours
-    of pictures, where they shall be the same in all.
+    ``size`` is (height, width); ``intrinsics`` as ``read_intrinsics``; ``min_confidence``, ``confidence_max``,
+    ``align`` and ``denoise`` as in ``predict``; ``max_hole_px``: holes wider than this stay holes, ``keep_holes``: all
+    of them. ``depth_intrinsics``: of the camera that took the depth; ``extrinsics`` (as ``read_extrinsics``; None: the
+    same place) lead to that of ``intrinsics``. ``calib``: a Middlebury calib.txt, which turns disparity into metres.
+    ``focal_px``: in pixels of the picture, for depth from it alone; the focal length of ``intrinsics`` serves too.
+    ``span``: the colours of pictures, where they shall be the same in all.
     """
 
     unit: str | None = None
@@ -94,6 +94,7 @@ class Settings:
     depth_intrinsics: str | None = None
     extrinsics: str | None = None
     align: str | tuple[int, int] | None = None
+    denoise: str = "auto"
     calib: str | None = None
     focal_px: float | None = None
     span: Range | None = None
@@ -134,6 +135,8 @@ def check(job: Job, settings: Settings) -> None:
         raise InputError("--max-hole-px must be at least 1: --keep-holes leaves every hole")
     if settings.max_hole_px is not None and settings.keep_holes:
         raise InputError("--keep-holes leaves every hole, --max-hole-px only the wide ones: give one of them")
+    if settings.denoise not in DENOISE:
+        raise InputError.unknown("--denoise", settings.denoise, DENOISE)
     if settings.calib is not None and settings.unit not in (None, "disparity"):
         raise InputError(f"--calib is for disparity, not for {settings.unit}: leave one of them out")
 
@@ -154,6 +157,7 @@ def _check_alone(job: Job, settings: Settings) -> None:
         "--confidence": job.confidence,
         "--out-confidence": job.out_confidence,
         "--align": settings.align,
+        "--denoise": None if settings.denoise == "auto" else settings.denoise,
         "--depth-intrinsics": settings.depth_intrinsics,
         "--calib": settings.calib,
         "--unit": settings.unit if job.truth is None else None,

@@ -50,6 +50,7 @@ class Model(nn.Module):
 
     inputs: ClassVar[tuple[str, ...]]
     kind: ClassVar[str] = "metric"
+    wants_denoised: ClassVar[bool] = False  # whether predict takes noise out of its low map first
     one_size: ClassVar[bool] = False  # whether an exported file holds but one size of picture
     bytes_per_pixel: ClassVar[int] = 340  # peak memory of the whole process over the result's pixels, without tiles
 
@@ -99,6 +100,8 @@ class Prediction:
     ``error``: (H, W) float32, the mean absolute error to expect, in the unit of ``depth``; None where the model
     does not estimate it.
     ``shift_px``: how far right and down the depth was moved to fit the picture (``align``).
+    ``noise``: the standard deviation of the noise that was taken out of the low map first, in the unit of ``depth``; 0
+    where it was left as it is.
     ``classes``: (H, W) uint8, numbers into ``class_names``, from models that tell classes apart; else None.
     """
 
@@ -108,6 +111,7 @@ class Prediction:
     confidence: np.ndarray | None = None
     error: np.ndarray | None = None
     shift_px: tuple[int, int] = (0, 0)
+    noise: float = 0.0
     classes: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
 

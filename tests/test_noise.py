@@ -1,0 +1,173 @@
+"""Noise: how much there is, and depth without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_cli import crispdepth, refused, write_inputs
+
+import crispdepth as cd
+from crispdepth.data.scenes import scenes
+from crispdepth.degradation import downsample
+from crispdepth.engines import Wanted, opened
+from crispdepth.models.catalog import load
+from crispdepth.models.ensemble import plus
+from crispdepth.noise import calmed, noise_of
+from crispdepth.types import Depth, InputError, Mask, Sample
+
+
+def steps_and_slopes(height: int = 96, width: int = 128) -> Depth:
+    """A slanted floor with two boxes on it, metres."""
+    rows, columns = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
+    depth = 2 + 0.01 * rows + 0.004 * columns
+    depth[20:60, 30:70] = 1.5
+    depth[50:90, 80:120] -= 0.8
+    return depth[None, None]
+
+
+def everywhere(depth: Depth) -> Mask:
+    return torch.ones_like(depth, dtype=torch.bool)
+
+
+def noisy(depth: Depth, sigma: float, seed: int = 0) -> Depth:
+    return depth + sigma * torch.randn(depth.shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("sigma", [0.005, 0.02, 0.1])
+def test_noise_is_told_from_the_map_alone(sigma: float) -> None:
+    both = torch.cat([noisy(steps_and_slopes(), sigma), noisy(steps_and_slopes(), 3 * sigma, seed=1)])
+    told = noise_of(both, everywhere(both)).flatten()
+    np.testing.assert_allclose(told, [sigma, 3 * sigma], rtol=0.08)
+    np.testing.assert_allclose(noise_of(1000 * both + 7, everywhere(both)).flatten(), 1000 * told, rtol=1e-3)
+
+
+def test_slopes_and_edges_are_no_noise_and_holes_are_not_read() -> None:
+    depth = steps_and_slopes()
+    assert noise_of(depth, everywhere(depth)) < 1e-5
+    seen = everywhere(depth)
+    seen[..., ::7, :] = False
+    grain = noisy(depth, 0.02)
+    holed = torch.where(seen, grain, 1e6)
+    np.testing.assert_allclose(noise_of(holed, seen).flatten(), [0.02], rtol=0.08)
+
+
+@pytest.mark.parametrize("readings", [torch.rand(1, 1, 40, 40) < 0.2, torch.zeros(1, 1, 40, 40) > 0])
+def test_where_no_readings_lie_side_by_side_nothing_is_told(readings: Mask) -> None:
+    assert noise_of(torch.rand(1, 1, 40, 40), readings) == 0
+    assert noise_of(torch.rand(1, 1, 2, 40), torch.ones(1, 1, 2, 40, dtype=torch.bool)) == 0
+
+
+def test_most_of_the_noise_goes_and_edges_stay() -> None:
+    depth = steps_and_slopes()
+    calm = calmed(noisy(depth, 0.03), everywhere(depth), 0.03)
+    assert (calm - depth).square().mean().sqrt() < 0.5 * 0.03
+    edge = (..., slice(25, 55), slice(68, 72))  # two columns to each side of the box's border
+    assert (calm - depth)[edge].abs().max() < 0.25 * float(depth[..., 40, 71] - depth[..., 40, 69])
+
+
+def test_depth_moved_and_scaled_gives_the_same_moved_and_scaled() -> None:
+    low = noisy(steps_and_slopes(), 0.03)
+    moved, here = calmed(40 * low - 5, everywhere(low), 40 * 0.03), calmed(low, everywhere(low), 0.03)
+    np.testing.assert_allclose(moved, 40 * here - 5, atol=40 * 1e-3)
+
+
+def test_what_is_under_holes_is_neither_read_nor_changed() -> None:
+    low = noisy(steps_and_slopes(), 0.03)
+    seen = everywhere(low)
+    seen[..., 30:40, 20:60] = False
+    one, other = torch.where(seen, low, 0), torch.where(seen, low, torch.nan)
+    calm = calmed(one, seen, 0.03)
+    assert torch.equal(calm[~seen], one[~seen])
+    torch.testing.assert_close(calm[seen], calmed(other, seen, 0.03)[seen])
+
+
+def test_a_flat_map_stays_as_it_is() -> None:
+    flat = torch.full((1, 1, 20, 20), 3.0)
+    assert torch.equal(calmed(flat, everywhere(flat), 0.1), flat)
+
+
+# ------------------------------------------------------------------------------- predict
+
+
+@pytest.fixture(scope="module")
+def room() -> Sample:
+    """A made-up scene whose low map at x4 is large enough to tell noise from things."""
+    return scenes(1, 320, 400, seed=5)
+
+
+def seen_by(scene: Sample, scale: int, share: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """The low map of a made-up scene with noise, its picture, and the noise in metres."""
+    assert scene.depth is not None
+    assert scene.rgb is not None
+    low = downsample(scene.depth, everywhere(scene.depth), scale)[0]
+    sigma = share * float(low.max() - low.min())
+    return noisy(low, sigma)[0, 0].numpy(), scene.rgb[0].permute(1, 2, 0).numpy(), sigma
+
+
+@pytest.mark.parametrize("name", ["crisp", "crisp-tiny", "ctkt", "ctkt+"])
+def test_a_noisy_map_is_calmed_first_and_comes_out_better(room: Sample, name: str) -> None:
+    low, rgb, sigma = seen_by(room, 4, 0.03)
+    assert room.depth is not None
+    off = {}
+    for word in ("auto", "on", "off"):
+        made = cd.predict(name, low=low, rgb=rgb, denoise=word)
+        off[word] = float(np.abs(made.depth - room.depth[0, 0].numpy()).mean())
+        assert made.noise == (0 if word == "off" else pytest.approx(sigma, rel=0.15))
+    assert off["auto"] == off["on"] < 0.95 * off["off"]
+
+
+def test_what_is_left_of_the_noise_is_expected(room: Sample) -> None:
+    low, rgb, _ = seen_by(room, 4, 0.03)
+    assert room.depth is not None
+    made = cd.predict("crisp", low=low, rgb=rgb)
+    assert made.error is not None
+    off = np.abs(made.depth - room.depth[0, 0].numpy())
+    assert 0.6 < made.error.mean() / off.mean() < 1.5
+    assert 0.6 < np.median(made.error) / np.median(off) < 1.6
+
+
+def test_a_clean_map_is_left_alone(room: Sample) -> None:
+    low, rgb, _ = seen_by(room, 4, 0)
+    made = cd.predict("crisp", low=low, rgb=rgb)
+    assert made.noise == 0
+    np.testing.assert_array_equal(made.depth, cd.predict("crisp", low=low, rgb=rgb, denoise="off").depth)
+
+
+def test_filters_see_what_was_measured_unless_asked_otherwise(room: Sample) -> None:
+    low, rgb, _ = seen_by(room, 4, 0.03)
+    plain, off, on = (cd.predict("bicubic", low=low, rgb=rgb, denoise=word) for word in ("auto", "off", "on"))
+    np.testing.assert_array_equal(plain.depth, off.depth)
+    assert plain.noise == 0 < on.noise
+
+
+def test_models_on_other_engines_and_on_eight_views_want_the_same() -> None:
+    assert plus(load("crisp")).wants_denoised
+    assert opened("ctkt", Wanted(precision="bf16"))[0].wants_denoised
+    assert not plus(load("fgs")).wants_denoised
+
+
+def test_another_word_and_a_picture_alone_are_refused_with_the_cure() -> None:
+    low, rgb = np.ones((8, 8), dtype=np.float32), np.ones((16, 16, 3), dtype=np.float32)
+    with pytest.raises(InputError, match="unknown denoise 'of'; did you mean off"):
+        cd.predict("crisp", low=low, rgb=rgb, denoise="of")
+    with pytest.raises(InputError, match="leave it out"):
+        cd.predict("symbiotic-small", rgb=rgb, denoise="on")
+
+
+def test_the_command_says_what_it_took_out(tmp_path: Path, room: Sample) -> None:
+    low, rgb, _ = seen_by(room, 4, 0.03)
+    _, picture = write_inputs(tmp_path)
+    np.save(tmp_path / "low.npy", low)
+    cd.io.write_rgb(tmp_path / "rgb.png", np.round(255 * rgb).astype(np.uint8))
+    words = ["predict", "--low", tmp_path / "low.npy", "--rgb", tmp_path / "rgb.png", "-o", tmp_path / "o.png"]
+    done = crispdepth(*words)
+    assert "was taken out of the depth first (--denoise off leaves it)" in done.stdout, done.stderr
+    assert "noise" not in crispdepth(*words, "--denoise", "off").stdout
+    (tmp_path / "o.png").unlink()
+    refused(crispdepth(*words, "--denoise", "no"), "unknown --denoise 'no'; did you mean on")
+    assert not (tmp_path / "o.png").exists()
+    alone = ["predict", "--rgb", picture, "-o", tmp_path / "o.png", "--denoise", "on"]
+    refused(crispdepth(*alone), "--denoise is about depth that was measured: add --low")
