@@ -10,6 +10,7 @@ import torch
 from test_cli import crispdepth, refused, write_inputs
 
 import crispdepth as cd
+from crispdepth import batch
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import downsample
 from crispdepth.engines import Wanted, opened
@@ -147,6 +148,22 @@ def test_models_on_other_engines_and_on_eight_views_want_the_same() -> None:
     assert plus(load("crisp")).wants_denoised
     assert opened("ctkt", Wanted(precision="bf16"))[0].wants_denoised
     assert not plus(load("fgs")).wants_denoised
+
+
+@pytest.mark.parametrize(("noisy_frames", "calmed_frames"), [(3, 4), (1, 0)])
+def test_a_film_is_calmed_in_all_its_frames_or_in_none(
+    tmp_path: Path, room: Sample, noisy_frames: int, calmed_frames: int
+) -> None:
+    (tmp_path / "low").mkdir()
+    (tmp_path / "rgb").mkdir()
+    for number in range(4):
+        low, rgb, _ = seen_by(room, 8, 0.03 if number < noisy_frames else 0.004)
+        np.save(tmp_path / f"low/{number}.npy", low)
+        cd.io.write_rgb(tmp_path / f"rgb/{number}.png", np.round(255 * rgb).astype(np.uint8))
+    jobs, _ = batch.pair(batch.Job(tmp_path / "low", tmp_path / "out", tmp_path / "rgb"))
+    said: list[str] = []
+    assert not batch.run_video(jobs, load("ctkt"), batch.Settings(), None, said.extend)
+    assert sum("was taken out" in line for line in said) == calmed_frames
 
 
 def test_another_word_and_a_picture_alone_are_refused_with_the_cure() -> None:

@@ -24,6 +24,7 @@ from crispdepth.geometry import resize_rgb
 from crispdepth.inference import predict
 from crispdepth.intrinsics import read_extrinsics, read_intrinsics
 from crispdepth.job import Job, Settings, check, check_sized, intrinsics_of, read_depth
+from crispdepth.noise import NOISY, noise_of, span
 from crispdepth.outputs import Work, kept_of, outputs_of, write_all
 from crispdepth.picture import Range
 from crispdepth.recordings import LINE, Frame, recording
@@ -34,7 +35,7 @@ from crispdepth.video import SteadyFilm, check_sides, film, film_frame, in_order
 
 SPAN_FRAMES, SPAN_VALUES = 50, 20_000  # frames looked at for the colours of a film, readings of each
 USUAL_M = (0.15, 300.0)  # medians beyond are mostly a wrong unit
-SHIFT_FRAMES = 15  # of a film, looked at for --align auto
+SHIFT_FRAMES = 15  # of a film, looked at for --align auto and --denoise auto
 FAULTS = (InputError, OSError, MemoryError, RuntimeError, cv2.error)  # of one file, which do not stop the others
 
 
@@ -405,6 +406,18 @@ def _film_shift(jobs: Sequence[Job], settings: Settings) -> tuple[int, int]:
     return int(right), int(down)
 
 
+def _noisy_film(jobs: Sequence[Job], settings: Settings) -> bool:
+    """Whether most of a film's frames are so noisy that it would be taken out of each alone."""
+    found = []
+    for job in _few(jobs, SHIFT_FRAMES):
+        with suppress(InputError):  # said when its turn comes
+            one = read(job, settings)
+            if one.low is not None and one.low.valid.any():
+                depth, valid = (torch.from_numpy(x)[None, None] for x in (one.low.depth, one.low.valid))
+                found.append(float(noise_of(depth, valid)) >= NOISY * span(depth, valid) > 0)
+    return 2 * sum(found) > len(found)
+
+
 def run_all(
     jobs: Sequence[Job],
     model: Model,
@@ -454,6 +467,8 @@ def run_video(
         check_sides(settings.size)
     jobs = [jobs[i] for i in in_order([job.start.name for job in jobs])]
     settings, _ = settled(jobs, settings, video=True)
+    if settings.denoise == "auto":  # one answer for all frames
+        settings = replace(settings, denoise="on" if model.wants_denoised and _noisy_film(jobs, settings) else "off")
     if preview is None:
         return _frames(jobs, model, settings, progress, None)
     failures: list[str] = []

@@ -16,7 +16,7 @@ from crispdepth.formats.raw import MAX_PIXELS
 from crispdepth.geometry import resize_rgb
 from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
 from crispdepth.models.catalog import load
-from crispdepth.noise import DENOISE, calmed, noise_of
+from crispdepth.noise import DENOISE, NOISY, calmed, noise_of, span
 from crispdepth.shift import moved, residual_shift
 from crispdepth.tiles import TILE_FROM, tileable, tiled
 from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Sample, Size
@@ -25,7 +25,6 @@ TILED_BYTES_PER_PIXEL = 60  # of the result, in tiles: picture, result and what 
 TILE_BYTES = 1.2e9  # the largest tiles, and Python with its libraries
 ASPECT_TOLERANCE = 0.02
 LEFT = 0.15  # of the noise: about what is left of it in the result (examples/expected_error.py)
-NOISY = 0.01  # of the low map's range: less may be the roughness of the things themselves
 
 
 Array = np.ndarray | torch.Tensor | str | Path
@@ -127,8 +126,7 @@ def denoised(model: Model, sample: Sample, denoise: str = "auto") -> tuple[Sampl
     if low is None or valid is None or denoise == "off" or (denoise == "auto" and not model.wants_denoised):
         return sample, 0.0
     noise = float(noise_of(low, valid))
-    read = low[valid]
-    if not noise or (denoise == "auto" and noise < NOISY * float(read.max() - read.min())):
+    if not noise or (denoise == "auto" and noise < NOISY * span(low, valid)):
         return sample, 0.0
     return replace(sample, low=calmed(low, valid, noise)), noise
 

@@ -11,6 +11,7 @@ from crispdepth.geometry import fill
 from crispdepth.types import Depth, Mask
 
 DENOISE = ("auto", "on", "off")  # what predict may be asked for
+NOISY = 0.01  # of the range: less may be the roughness of the things themselves
 QUIET = 0.2  # the share of pixels that are looked at: those where least happens, so that edges and things play no part
 QUIET_NORMAL = 0.2533  # below this |x| lies that share of a normal distribution
 LEAST_PIXELS, MOST_PIXELS = 64, 100_000  # fewer tell nothing, more nothing else
@@ -50,6 +51,12 @@ def calmed(depth: Depth, valid: Mask, sigma: float) -> Depth:
     calm = cv2.fastNlMeansDenoising(steps, [STRENGTH * sigma * 65535 / span], None, PATCH, SEARCH, cv2.NORM_L1)
     made = torch.from_numpy(calm.astype(np.float32) * (span / 65535) + bottom)[None, None]
     return torch.where(valid, made, depth)
+
+
+def span(depth: Depth, valid: Mask) -> float:
+    """From the smallest reading to the largest, in the unit of ``depth``; at least one is needed."""
+    read = depth[valid]
+    return float(read.max() - read.min())
 
 
 def _quietest(x: torch.Tensor) -> torch.Tensor:

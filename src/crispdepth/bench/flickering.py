@@ -123,12 +123,15 @@ def _results(
     """Each frame with its result alone and its result steadied."""
     steady, generator = SteadyFilm(), torch.Generator().manual_seed(0)
     waiting: deque[tuple[Sample, Prediction]] = deque()
+    denoise = "auto"
     for sample in film.frames():
         truth, valid = _truth(sample)
         low, seen = downsample(truth, valid, scale)
         low = add_noise(low, noise, generator, power=1)
         picture = _picture(sample)
-        plain = predict(network, low=low, rgb=picture, valid=seen & (low > 0))
+        plain = predict(network, low=low, rgb=picture, valid=seen & (low > 0), denoise=denoise)
+        if denoise == "auto":  # one answer for all frames, as ``batch.run_video`` gives
+            denoise = "on" if plain.noise else "off"
         waiting.append((sample, plain))
         steady.push(plain, picture)
         if steady.full:
