@@ -121,7 +121,7 @@ def predict(
         str | None, typer.Option(help="auto: move the depth by up to 5 px where it clearly fits --rgb better")
     ] = None,
     denoise: Annotated[
-        str, typer.Option(help="auto: noise above 1 % of the range is taken out first, for our networks; on off")
+        str, typer.Option(help="auto: noise above 0.5 % of the range is taken out first, for our networks; on off")
     ] = "auto",
     calib: Annotated[
         str | None, typer.Option(help="Middlebury's calib.txt: --low is its disparity, and becomes metres")

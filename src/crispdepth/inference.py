@@ -61,7 +61,7 @@ def predict(
     ``confidence_max``: what the sensor says where it is sure, for any other scale, such as 100.
     ``align``: "auto" moves the depth by up to 5 whole pixels of the result where its edges clearly fit those of
     ``rgb`` better so; (right, down) by these.
-    ``denoise``: "auto" takes the noise out of the low map first where there is more than 1 % of its range, for models
+    ``denoise``: "auto" takes the noise out of the low map first where there is over 0.5 % of its range, for models
     that want it so (Crisp, Ctkt); "on" any noise for any model, "off" none. ``Prediction.noise`` says how much it was.
     ``focal_px``: for models of a picture alone that depend on it (Symbiotic): the camera's focal length in pixels of
     ``rgb``; None means the one they learnt with.

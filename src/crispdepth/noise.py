@@ -11,7 +11,7 @@ from crispdepth.geometry import fill
 from crispdepth.types import Depth, Mask
 
 DENOISE = ("auto", "on", "off")  # what predict may be asked for
-NOISY = 0.01  # of the range: less may be the roughness of the things themselves
+NOISY = 0.005  # of the range: less is left in. Rough things may look like more at x16: then little is lost
 QUIET = 0.2  # the share of pixels that are looked at: those where least happens, so that edges and things play no part
 QUIET_NORMAL = 0.2533  # below this |x| lies that share of a normal distribution
 LEAST_PIXELS, MOST_PIXELS = 64, 100_000  # fewer tell nothing, more nothing else

@@ -341,7 +341,7 @@ of its training after a look at Middlebury, and how edges are corrected, how sof
 after a look at the error maps of these pairs (src/crispdepth/weights/crisp.md). Of naima-small, examples of every
 scale and sensor were brought forward after a look at them and at scenes (src/crispdepth/weights/naima-small.md). Of
 ctkt, examples were turned in its last stage after a look at what eight views bring (src/crispdepth/weights/ctkt.md).
-Noise above 1 % of the range is taken out before Crisp and Ctkt see a map (docs/sensors.md): that this helps was found
+Noise above 0.5 % of the range is taken out before Crisp and Ctkt see a map (docs/sensors.md): that it helps was found
 on the two noisy Middlebury scenes, how it is done was then chosen on made-up ones.
 
 | protocol | used by |
