@@ -1,4 +1,4 @@
-"""Noise: how much there is, and depth without it."""
+"""Low maps made clean before a network sees them: without noise, and without scattered holes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 from test_cli import crispdepth, refused, write_inputs
 
 import crispdepth as cd
-from crispdepth import batch
+from crispdepth import batch, inference
 from crispdepth.data.scenes import scenes
-from crispdepth.degradation import downsample
+from crispdepth.degradation import downsample, punch_holes
 from crispdepth.engines import Wanted, opened
+from crispdepth.geometry import riddled
 from crispdepth.models.catalog import load
 from crispdepth.models.ensemble import plus
 from crispdepth.noise import calmed, noise_of
@@ -145,9 +146,53 @@ def test_filters_see_what_was_measured_unless_asked_otherwise(room: Sample) -> N
 
 
 def test_models_on_other_engines_and_on_eight_views_want_the_same() -> None:
-    assert plus(load("crisp")).wants_denoised
-    assert opened("ctkt", Wanted(precision="bf16"))[0].wants_denoised
-    assert not plus(load("fgs")).wants_denoised
+    assert plus(load("crisp")).wants_clean
+    assert opened("ctkt", Wanted(precision="bf16"))[0].wants_clean
+    assert not plus(load("fgs")).wants_clean
+
+
+# ------------------------------------------------------------------------------- scattered holes
+
+
+def test_riddled_are_maps_that_miss_single_readings_all_over() -> None:
+    valid = torch.ones(1, 1, 60, 80, dtype=torch.bool)
+    dice = torch.Generator().manual_seed(0)
+    assert not riddled(valid)
+    for share, expected in ((0.03, False), (0.1, True), (0.3, True), (0.6, True), (0.8, False)):
+        assert riddled(punch_holes(valid, share, dice)) == expected, share
+    valid[..., 10:50, 20:60] = False  # a third of it, in one piece
+    assert not riddled(valid)
+
+
+@pytest.mark.parametrize("name", ["crisp", "crisp-tiny", "ctkt"])
+def test_scattered_holes_are_filled_by_a_first_run(room: Sample, name: str) -> None:
+    low, rgb, _ = seen_by(room, 4, 0)
+    assert room.depth is not None
+    full = torch.ones(1, 1, *low.shape, dtype=torch.bool)
+    valid = punch_holes(full, 0.3, torch.Generator().manual_seed(3))[0, 0].numpy()
+    low[~valid] = np.nan  # never read
+    once, twice = (cd.predict(name, low=low, rgb=rgb, valid=valid, once=word) for word in (True, False))
+    rmse = [float(np.sqrt(np.square(made.depth - room.depth[0, 0].numpy()).mean())) for made in (once, twice)]
+    assert rmse[1] < 0.98 * rmse[0]
+    np.testing.assert_array_equal(once.valid, twice.valid)  # what was filled in is still known
+    if once.error is not None:
+        np.testing.assert_array_equal(once.error, twice.error)
+
+
+def test_a_hole_in_one_piece_and_a_filter_cost_no_second_run(room: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    low, rgb, _ = seen_by(room, 4, 0)
+    runs: list[Sample] = []
+    one = inference.estimated
+    monkeypatch.setattr(inference, "estimated", lambda *parts: [runs.append(parts[1]), one(*parts)][1])
+    cd.predict("ctkt", low=low, rgb=rgb, valid=np.arange(low.shape[1]) > np.full((low.shape[0], 1), 20))
+    assert len(runs) == 1
+    scattered = np.random.default_rng(0).random(low.shape) < 0.7
+    cd.predict("bicubic", low=low, rgb=rgb, valid=scattered)
+    assert len(runs) == 2
+    cd.predict("ctkt", low=low, rgb=rgb, valid=scattered)
+    assert len(runs) == 4
+    assert runs[3].valid is not None
+    assert runs[3].valid.all()
 
 
 @pytest.mark.parametrize(("noisy_frames", "calmed_frames"), [(3, 4), (1, 0)])

@@ -20,7 +20,7 @@ from crispdepth import io
 from crispdepth.atomic import check_folder, make_folder
 from crispdepth.confidence import ends, scale_of, trusted
 from crispdepth.data.folder import by_stem, files_in, only, stem, stem_without_unit
-from crispdepth.geometry import resize_rgb
+from crispdepth.geometry import resize_rgb, riddled
 from crispdepth.inference import predict
 from crispdepth.intrinsics import read_extrinsics, read_intrinsics
 from crispdepth.job import Job, Settings, check, check_sized, intrinsics_of, read_depth
@@ -116,10 +116,13 @@ def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
             size=_size(read),
             align=settings.align,
             denoise=settings.denoise,
+            once=settings.once,
         )
         if settings.align is not None:
             lines.append(_align_line(result.shift_px))
         lines += _noise_lines(result, settings.denoise)
+        if model.wants_clean and not settings.once and riddled(torch.from_numpy(low.valid)[None, None]):
+            lines.append("holes    single readings are missing all over: the model ran twice (--once: but once)")
     rgb_size = result.depth.shape if rgb is None else rgb.shape[:2]
     at_size = None if rgb is None else _at_size(rgb, result.depth.shape)
     return Work(read.job, settings, low, at_size, rgb_size, result), lines
@@ -468,7 +471,7 @@ def run_video(
     jobs = [jobs[i] for i in in_order([job.start.name for job in jobs])]
     settings, _ = settled(jobs, settings, video=True)
     if settings.denoise == "auto":  # one answer for all frames
-        settings = replace(settings, denoise="on" if model.wants_denoised and _noisy_film(jobs, settings) else "off")
+        settings = replace(settings, denoise="on" if model.wants_clean and _noisy_film(jobs, settings) else "off")
     if preview is None:
         return _frames(jobs, model, settings, progress, None)
     failures: list[str] = []

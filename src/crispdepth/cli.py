@@ -123,6 +123,9 @@ def predict(
     denoise: Annotated[
         str, typer.Option(help="auto: noise above 0.5 % of the range is taken out first, for our networks; on off")
     ] = "auto",
+    once: Annotated[
+        bool, typer.Option("--once", help="Run our networks once even where readings are missing all over")
+    ] = False,
     calib: Annotated[
         str | None, typer.Option(help="Middlebury's calib.txt: --low is its disparity, and becomes metres")
     ] = None,
@@ -188,6 +191,7 @@ def predict(
         extrinsics=extrinsics,
         align=align,
         denoise=denoise,
+        once=once,
         calib=calib,
         focal_px=focal,
     )
@@ -266,6 +270,7 @@ def batch_many(
     scale: Annotated[float | None, typer.Option(help="Or so many times the size of low")] = None,
     align: Annotated[str | None, typer.Option(help="auto, as in predict")] = None,
     denoise: Annotated[str, typer.Option(help="auto on off, as in predict")] = "auto",
+    once: Annotated[bool, typer.Option("--once", help="As in predict")] = False,
     min_confidence: Annotated[float | None, typer.Option(help="As in predict; confidence/ holds the files")] = None,
     confidence_max: Annotated[float | None, typer.Option(help="As in predict")] = None,
     keep_holes: Annotated[bool, typer.Option(help="Leave holes instead of filling them")] = False,
@@ -309,6 +314,7 @@ def batch_many(
         max_hole_px=max_hole_px,
         align=align,
         denoise=denoise,
+        once=once,
     )
     job = bulk.Bulk(source, target, model, settings, suffix, chunk, Wanted(engine, device, precision))
     runner = bulk.here if ray is None else on_ray.OnRay(ray, workers, cpus, gpus)

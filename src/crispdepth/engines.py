@@ -22,7 +22,7 @@ from crispdepth.types import Depth, InputError, Local, Model, Size
 ENGINES = {"torch": "torch", "compile": "torch", "onnx": "onnxruntime", "openvino": "openvino"}  # our word: the package
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
 # what a model says of itself, if it does
-TOLD = ("inputs", "kind", "bytes_per_pixel", "wants_denoised", "class_names", "for_focal", "focal_for")
+TOLD = ("inputs", "kind", "bytes_per_pixel", "wants_clean", "class_names", "for_focal", "focal_for")
 HALVED = ("Crisp", "Ctkt")  # classes for which 16 bits were measured; `auto` gives the others float32
 
 

@@ -186,8 +186,8 @@ def _about(model: Model, scale: float, sizes: Sizes | None = None) -> dict[str, 
     served = getattr(model, "served", None)
     least, most = (0.0, float("inf")) if served is None else served(scale)
     about = {"kind": model.kind, "scales": f"{least}..{most}"}
-    if model.wants_denoised:
-        about["wants"] = "denoised"
+    if model.wants_clean:
+        about["wants"] = "clean"
     if sizes is not None:
         about["size"] = f"{sizes.picture[0]}x{sizes.picture[1]}"
     return about

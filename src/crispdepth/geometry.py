@@ -13,6 +13,7 @@ from crispdepth.exportable import exporting, resized
 from crispdepth.types import Depth, Mask, Rgb, Size
 
 LEVELS = 12  # halvings of an exported graph's `fill`: low maps of up to 4096 pixels a side
+RIDDLED = 0.05  # share of the readings
 KERNELS = ("bicubic", "bicubic-plain", "average", "nearest")
 
 
@@ -140,6 +141,12 @@ def restored(depth: Depth, valid: Mask, middle: torch.Tensor, span: torch.Tensor
     """``normalised`` undone for ``depth`` (b, 1, H, W); a map without any reading gives 0."""
     some = valid.any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
     return torch.where(some, depth * span + middle, 0)
+
+
+def riddled(valid: Mask) -> bool:
+    """Whether single readings are missing all over: RIDDLED of all are holes half of whose neighbours were read."""
+    around = F.avg_pool2d(F.pad(valid.float(), (1, 1, 1, 1)), 3, stride=1) * 9
+    return bool((~valid & (around > 3.5)).float().mean() >= RIDDLED)
 
 
 def wide_holes(valid: Mask, width_px: int) -> Mask:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from crispdepth.confidence import from_distance, from_error, trusted
 from crispdepth.formats.raw import MAX_PIXELS
-from crispdepth.geometry import resize_rgb
+from crispdepth.geometry import resize, resize_rgb, riddled
 from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
 from crispdepth.models.catalog import load
 from crispdepth.noise import DENOISE, NOISY, calmed, noise_of, span
@@ -44,6 +44,7 @@ def predict(
     focal_px: float | None = None,
     nan_holes: bool = False,
     denoise: str = "auto",
+    once: bool = False,
 ) -> Prediction:
     """Sharpen a low-resolution depth map, or find depth in a picture alone: give it what the sensor gave you.
 
@@ -63,6 +64,8 @@ def predict(
     ``rgb`` better so; (right, down) by these.
     ``denoise``: "auto" takes the noise out of the low map first where there is over 0.5 % of its range, for models
     that want it so (Crisp, Ctkt); "on" any noise for any model, "off" none. ``Prediction.noise`` says how much it was.
+    ``once``: else, where single readings are missing all over, these models run twice: what the first run says in the
+    holes counts as read in the second.
     ``focal_px``: for models of a picture alone that depend on it (Symbiotic): the camera's focal length in pixels of
     ``rgb``; None means the one they learnt with.
 
@@ -78,8 +81,8 @@ def predict(
             raise InputError(
                 "this model looks at the picture alone: leave out --low (low=…), or choose another --model"
             )
-        if denoise != "auto":
-            raise InputError("--denoise (denoise=…) is about depth that was measured: leave it out")
+        if denoise != "auto" or once:
+            raise InputError("--denoise and --once (denoise=…, once=…) are about depth that was measured: leave it out")
         return _from_rgb(model, rgb, size, focal_px)
     if focal_px is not None:
         raise InputError(
@@ -107,11 +110,29 @@ def predict(
     shift = (0, 0) if align is None else _shift(align, low_map, mask, rgb_map)
     # The picture moves onto the depth, and the result moves back: by whole pixels, so that nothing is blurred.
     there = None if rgb_map is None else moved(rgb_map, (-shift[0], -shift[1]))
-    sample, noise = denoised(model, Sample(rgb=there, low=low_map, valid=mask), denoise)
+    seen = Sample(rgb=there, low=low_map, valid=mask)
+    depth, error, noise = careful(model, seen, size, denoise, once)
+    return replace(_moved(_prediction(depth, error, mask, unit), shift), noise=noise)
+
+
+def careful(
+    model: Model, sample: Sample, size: Size | None = None, denoise: str = "auto", once: bool = False
+) -> tuple[Depth, Depth | None, float]:
+    """As ``estimated``, of one low map, noise taken out and scattered holes filled before; and the noise there was.
+
+    The holes are filled by a first run, whose answer there, taken down to the low map, counts as read in the second.
+    The expected error is that of the first, and grows by what is left of the noise.
+    """
+    sample, noise = denoised(model, sample, denoise)
     depth, error = estimated(model, sample, size)
+    low, valid = sample.low, sample.valid
+    if not once and model.wants_clean and low is not None and valid is not None and riddled(valid):
+        small, everywhere = resize(depth, torch.ones_like(depth, dtype=torch.bool), (low.shape[-2], low.shape[-1]))
+        whole = replace(sample, low=torch.where(valid, low, small), valid=everywhere)
+        depth = estimated(model, whole, size)[0]
     if error is not None and noise:  # the model has not seen it
         error = torch.hypot(error, torch.tensor(LEFT * noise))
-    return replace(_moved(_prediction(depth, error, mask, unit), shift), noise=noise)
+    return depth, error, noise
 
 
 def denoised(model: Model, sample: Sample, denoise: str = "auto") -> tuple[Sample, float]:
@@ -123,7 +144,7 @@ def denoised(model: Model, sample: Sample, denoise: str = "auto") -> tuple[Sampl
     if denoise not in DENOISE:
         raise InputError.unknown("denoise", denoise, DENOISE)
     low, valid = sample.low, sample.valid
-    if low is None or valid is None or denoise == "off" or (denoise == "auto" and not model.wants_denoised):
+    if low is None or valid is None or denoise == "off" or (denoise == "auto" and not model.wants_clean):
         return sample, 0.0
     noise = float(noise_of(low, valid))
     if not noise or (denoise == "auto" and noise < NOISY * span(low, valid)):

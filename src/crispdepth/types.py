@@ -50,7 +50,7 @@ class Model(nn.Module):
 
     inputs: ClassVar[tuple[str, ...]]
     kind: ClassVar[str] = "metric"
-    wants_denoised: ClassVar[bool] = False  # whether predict takes noise out of its low map first
+    wants_clean: ClassVar[bool] = False  # whether predict calms and completes its low map first
     one_size: ClassVar[bool] = False  # whether an exported file holds but one size of picture
     bytes_per_pixel: ClassVar[int] = 340  # peak memory of the whole process over the result's pixels, without tiles
 

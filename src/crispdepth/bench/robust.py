@@ -10,7 +10,7 @@ import torch
 
 from crispdepth.data.folder import Readers
 from crispdepth.degradation import KERNELS, add_noise, crop_to_multiple, downsample, punch_holes, quantise, shift
-from crispdepth.inference import denoised, sharpened
+from crispdepth.inference import careful
 from crispdepth.metrics import rmse
 from crispdepth.models.catalog import load
 from crispdepth.types import Sample
@@ -77,7 +77,7 @@ def measure(
         for fault_name, fault in faults.items():
             seen = fault.sensed(sample, scale, seed=done)
             for name, model in models.items():
-                made = sharpened(model, denoised(model, seen)[0])
+                made = careful(model, seen)[0]
                 totals[name][fault_name] += _rmse(made, sample, fault.scale or scale) / len(readers)
         if progress:
             progress(done, len(readers))

@@ -50,7 +50,7 @@ class Ctkt(Model):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("low",)
-    wants_denoised: ClassVar[bool] = True
+    wants_clean: ClassVar[bool] = True
     bytes_per_pixel: ClassVar[int] = 380  # at x2; at x4 and more less than half
 
     def __init__(self, config: CtktConfig = CtktConfig()) -> None:

@@ -28,7 +28,7 @@ class SelfEnsemble(Model):
         super().__init__()
         self.model = model
         vars(self).update(inputs=model.inputs, kind=model.kind, bytes_per_pixel=model.bytes_per_pixel + 32)
-        vars(self).update(wants_denoised=model.wants_denoised)
+        vars(self).update(wants_clean=model.wants_clean)
         if hasattr(model, "estimate"):
             self.estimate = self._estimate
         if hasattr(model, "local"):
