@@ -17,7 +17,7 @@ from crispdepth.engines import Wanted, opened
 from crispdepth.geometry import riddled
 from crispdepth.models.catalog import load
 from crispdepth.models.ensemble import plus
-from crispdepth.noise import calmed, noise_of
+from crispdepth.noise import calmed, noise_of, noisy
 from crispdepth.types import Depth, InputError, Mask, Sample
 
 
@@ -34,13 +34,13 @@ def everywhere(depth: Depth) -> Mask:
     return torch.ones_like(depth, dtype=torch.bool)
 
 
-def noisy(depth: Depth, sigma: float, seed: int = 0) -> Depth:
+def add_grain(depth: Depth, sigma: float, seed: int = 0) -> Depth:
     return depth + sigma * torch.randn(depth.shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("sigma", [0.005, 0.02, 0.1])
 def test_noise_is_told_from_the_map_alone(sigma: float) -> None:
-    both = torch.cat([noisy(steps_and_slopes(), sigma), noisy(steps_and_slopes(), 3 * sigma, seed=1)])
+    both = torch.cat([add_grain(steps_and_slopes(), sigma), add_grain(steps_and_slopes(), 3 * sigma, seed=1)])
     told = noise_of(both, everywhere(both)).flatten()
     np.testing.assert_allclose(told, [sigma, 3 * sigma], rtol=0.08)
     np.testing.assert_allclose(noise_of(1000 * both + 7, everywhere(both)).flatten(), 1000 * told, rtol=1e-3)
@@ -51,7 +51,7 @@ def test_slopes_and_edges_are_no_noise_and_holes_are_not_read() -> None:
     assert noise_of(depth, everywhere(depth)) < 1e-5
     seen = everywhere(depth)
     seen[..., ::7, :] = False
-    grain = noisy(depth, 0.02)
+    grain = add_grain(depth, 0.02)
     holed = torch.where(seen, grain, 1e6)
     np.testing.assert_allclose(noise_of(holed, seen).flatten(), [0.02], rtol=0.08)
 
@@ -64,20 +64,20 @@ def test_where_no_readings_lie_side_by_side_nothing_is_told(readings: Mask) -> N
 
 def test_most_of_the_noise_goes_and_edges_stay() -> None:
     depth = steps_and_slopes()
-    calm = calmed(noisy(depth, 0.03), everywhere(depth), 0.03)
+    calm = calmed(add_grain(depth, 0.03), everywhere(depth), 0.03)
     assert (calm - depth).square().mean().sqrt() < 0.5 * 0.03
     edge = (..., slice(25, 55), slice(68, 72))  # two columns to each side of the box's border
     assert (calm - depth)[edge].abs().max() < 0.25 * float(depth[..., 40, 71] - depth[..., 40, 69])
 
 
 def test_depth_moved_and_scaled_gives_the_same_moved_and_scaled() -> None:
-    low = noisy(steps_and_slopes(), 0.03)
+    low = add_grain(steps_and_slopes(), 0.03)
     moved, here = calmed(40 * low - 5, everywhere(low), 40 * 0.03), calmed(low, everywhere(low), 0.03)
     np.testing.assert_allclose(moved, 40 * here - 5, atol=40 * 1e-3)
 
 
 def test_what_is_under_holes_is_neither_read_nor_changed() -> None:
-    low = noisy(steps_and_slopes(), 0.03)
+    low = add_grain(steps_and_slopes(), 0.03)
     seen = everywhere(low)
     seen[..., 30:40, 20:60] = False
     one, other = torch.where(seen, low, 0), torch.where(seen, low, torch.nan)
@@ -106,7 +106,7 @@ def seen_by(scene: Sample, scale: int, share: float) -> tuple[np.ndarray, np.nda
     assert scene.rgb is not None
     low = downsample(scene.depth, everywhere(scene.depth), scale)[0]
     sigma = share * float(low.max() - low.min())
-    return noisy(low, sigma)[0, 0].numpy(), scene.rgb[0].permute(1, 2, 0).numpy(), sigma
+    return add_grain(low, sigma)[0, 0].numpy(), scene.rgb[0].permute(1, 2, 0).numpy(), sigma
 
 
 @pytest.mark.parametrize("name", ["crisp", "crisp-tiny", "ctkt", "ctkt+"])
@@ -136,6 +136,13 @@ def test_a_clean_map_is_left_alone(room: Sample) -> None:
     made = cd.predict("crisp", low=low, rgb=rgb)
     assert made.noise == 0
     np.testing.assert_array_equal(made.depth, cd.predict("crisp", low=low, rgb=rgb, denoise="off").depth)
+
+
+def test_rounding_is_no_noise_and_noise_in_whole_levels_is() -> None:
+    depth = 40 * steps_and_slopes()  # some 60 levels
+    for sigma, expected in ((0.0, False), (0.2, False), (3.0, True)):
+        levels = add_grain(depth, sigma).round()
+        assert noisy(float(noise_of(levels, everywhere(levels))), levels, everywhere(levels)) == expected
 
 
 def test_filters_see_what_was_measured_unless_asked_otherwise(room: Sample) -> None:

@@ -24,7 +24,7 @@ from crispdepth.geometry import resize_rgb, riddled
 from crispdepth.inference import predict
 from crispdepth.intrinsics import read_extrinsics, read_intrinsics
 from crispdepth.job import Job, Settings, check, check_sized, intrinsics_of, read_depth
-from crispdepth.noise import NOISY, noise_of, span
+from crispdepth.noise import noise_of, noisy
 from crispdepth.outputs import Work, kept_of, outputs_of, write_all
 from crispdepth.picture import Range
 from crispdepth.recordings import LINE, Frame, recording
@@ -417,7 +417,7 @@ def _noisy_film(jobs: Sequence[Job], settings: Settings) -> bool:
             one = read(job, settings)
             if one.low is not None and one.low.valid.any():
                 depth, valid = (torch.from_numpy(x)[None, None] for x in (one.low.depth, one.low.valid))
-                found.append(float(noise_of(depth, valid)) >= NOISY * span(depth, valid) > 0)
+                found.append(noisy(float(noise_of(depth, valid)), depth, valid))
     return 2 * sum(found) > len(found)
 
 

@@ -16,7 +16,7 @@ from crispdepth.formats.raw import MAX_PIXELS
 from crispdepth.geometry import resize, resize_rgb, riddled
 from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
 from crispdepth.models.catalog import load
-from crispdepth.noise import DENOISE, NOISY, calmed, noise_of, span
+from crispdepth.noise import DENOISE, calmed, noise_of, noisy
 from crispdepth.shift import moved, residual_shift
 from crispdepth.tiles import TILE_FROM, tileable, tiled
 from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Sample, Size
@@ -62,7 +62,7 @@ def predict(
     ``confidence_max``: what the sensor says where it is sure, for any other scale, such as 100.
     ``align``: "auto" moves the depth by up to 5 whole pixels of the result where its edges clearly fit those of
     ``rgb`` better so; (right, down) by these.
-    ``denoise``: "auto" takes the noise out of the low map first where there is over 0.5 % of its range, for models
+    ``denoise``: "auto" takes the noise out of the low map first where it is over 0.5 % of its range, for models
     that want it so (Crisp, Ctkt); "on" any noise for any model, "off" none. ``Prediction.noise`` says how much it was.
     ``once``: else, where single readings are missing all over, these models run twice: what the first run says in the
     holes counts as read in the second.
@@ -147,7 +147,7 @@ def denoised(model: Model, sample: Sample, denoise: str = "auto") -> tuple[Sampl
     if low is None or valid is None or denoise == "off" or (denoise == "auto" and not model.wants_clean):
         return sample, 0.0
     noise = float(noise_of(low, valid))
-    if not noise or (denoise == "auto" and noise < NOISY * span(low, valid)):
+    if not noise or (denoise == "auto" and not noisy(noise, low, valid)):
         return sample, 0.0
     return replace(sample, low=calmed(low, valid, noise)), noise
 

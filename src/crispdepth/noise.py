@@ -12,6 +12,7 @@ from crispdepth.types import Depth, Mask
 
 DENOISE = ("auto", "on", "off")  # what predict may be asked for
 NOISY = 0.005  # of the range: less is left in. Rough things may look like more at x16: then little is lost
+NOISY_STEPS = 1.5  # of those the readings come in: less is rounding
 QUIET = 0.2  # the share of pixels that are looked at: those where least happens, so that edges and things play no part
 QUIET_NORMAL = 0.2533  # below this |x| lies that share of a normal distribution
 LEAST_PIXELS, MOST_PIXELS = 64, 100_000  # fewer tell nothing, more nothing else
@@ -53,14 +54,21 @@ def calmed(depth: Depth, valid: Mask, sigma: float) -> Depth:
     return torch.where(valid, made, depth)
 
 
-def span(depth: Depth, valid: Mask) -> float:
-    """From the smallest reading to the largest, in the unit of ``depth``; at least one is needed."""
+def noisy(sigma: float, depth: Depth, valid: Mask) -> bool:
+    """Whether noise of standard deviation ``sigma`` is clearly there: more than NOISY of the range, and no rounding."""
     read = depth[valid]
-    return float(read.max() - read.min())
+    if not sigma or sigma < NOISY * float(read.max() - read.min()):
+        return False
+    steps = _few(read).unique().diff()
+    return not len(steps) or sigma >= NOISY_STEPS * float(steps.min())
+
+
+def _few(x: torch.Tensor) -> torch.Tensor:
+    return x[:: -(-x.numel() // MOST_PIXELS)]
 
 
 def _quietest(x: torch.Tensor) -> torch.Tensor:
     if x.numel() < LEAST_PIXELS:
         return x.new_zeros(())
-    x = x[:: -(-x.numel() // MOST_PIXELS)]
+    x = _few(x)
     return x.kthvalue(max(1, round(QUIET * x.numel()))).values / QUIET_NORMAL
