@@ -18,7 +18,7 @@ from crispdepth.geometry import riddled
 from crispdepth.models.catalog import load
 from crispdepth.models.ensemble import plus
 from crispdepth.noise import calmed, noise_of, noisy
-from crispdepth.types import Depth, InputError, Mask, Sample
+from crispdepth.types import Depth, InputError, Mask, Model, Sample, Size
 
 
 def steps_and_slopes(height: int = 96, width: int = 128) -> Depth:
@@ -190,7 +190,12 @@ def test_a_hole_in_one_piece_and_a_filter_cost_no_second_run(room: Sample, monke
     low, rgb, _ = seen_by(room, 4, 0)
     runs: list[Sample] = []
     one = inference.estimated
-    monkeypatch.setattr(inference, "estimated", lambda *parts: [runs.append(parts[1]), one(*parts)][1])
+
+    def counted(model: Model, sample: Sample, size: Size | None = None) -> tuple[Depth, Depth | None]:
+        runs.append(sample)
+        return one(model, sample, size)
+
+    monkeypatch.setattr(inference, "estimated", counted)
     cd.predict("ctkt", low=low, rgb=rgb, valid=np.arange(low.shape[1]) > np.full((low.shape[0], 1), 20))
     assert len(runs) == 1
     scattered = np.random.default_rng(0).random(low.shape) < 0.7

@@ -60,7 +60,7 @@ def noisy(sigma: float, depth: Depth, valid: Mask) -> bool:
     if not sigma or sigma < NOISY * float(read.max() - read.min()):
         return False
     steps = _few(read).unique().diff()
-    return not len(steps) or sigma >= NOISY_STEPS * float(steps.min())
+    return len(steps) == 0 or sigma >= NOISY_STEPS * float(steps.min())
 
 
 def _few(x: torch.Tensor) -> torch.Tensor:
