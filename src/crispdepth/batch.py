@@ -20,7 +20,7 @@ from crispdepth import io
 from crispdepth.atomic import check_folder, make_folder
 from crispdepth.confidence import ends, scale_of, trusted
 from crispdepth.data.folder import by_stem, files_in, only, stem, stem_without_unit
-from crispdepth.geometry import resize_rgb, riddled
+from crispdepth.geometry import resize_rgb
 from crispdepth.inference import predict
 from crispdepth.intrinsics import read_extrinsics, read_intrinsics
 from crispdepth.job import Job, Settings, check, check_sized, intrinsics_of, read_depth
@@ -121,8 +121,8 @@ def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
         if settings.align is not None:
             lines.append(_align_line(result.shift_px))
         lines += _noise_lines(result, settings.denoise)
-        if model.wants_clean and not settings.once and riddled(torch.from_numpy(low.valid)[None, None]):
-            lines.append("holes    single readings are missing all over: the model ran twice (--once: but once)")
+        if result.twice:
+            lines.append("holes    single readings are missing all over: the model ran twice, to fill them first")
     rgb_size = result.depth.shape if rgb is None else rgb.shape[:2]
     at_size = None if rgb is None else _at_size(rgb, result.depth.shape)
     return Work(read.job, settings, low, at_size, rgb_size, result), lines
@@ -410,14 +410,14 @@ def _film_shift(jobs: Sequence[Job], settings: Settings) -> tuple[int, int]:
 
 
 def _noisy_film(jobs: Sequence[Job], settings: Settings) -> bool:
-    """Whether most of a film's frames are so noisy that it would be taken out of each alone."""
+    """Whether --denoise auto would take noise out of most of a film's frames, each for itself."""
     found = []
     for job in _few(jobs, SHIFT_FRAMES):
         with suppress(InputError):  # said when its turn comes
             one = read(job, settings)
             if one.low is not None and one.low.valid.any():
                 depth, valid = (torch.from_numpy(x)[None, None] for x in (one.low.depth, one.low.valid))
-                found.append(noisy(float(noise_of(depth, valid)), depth, valid))
+                found.append(noisy(noise_of(depth, valid), depth, valid))
     return 2 * sum(found) > len(found)
 
 
@@ -460,7 +460,8 @@ def run_video(
     progress: Callable[[list[str]], None] | None = None,
 ) -> list[str]:
     """As ``run_all``, for the frames of one film, in the order of the numbers in their names: depth is steadied from
-    frame to frame (``video.SteadyFilm``), and ``settled`` makes colours and shift the same in all.
+    frame to frame (``video.SteadyFilm``), ``settled`` makes colours and shift the same in all, and noise is taken out
+    of all or of none.
 
     ``preview``: an .mp4 of pictures and depth, and its frames a second. A frame that fails is left out of it.
     """

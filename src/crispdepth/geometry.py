@@ -13,7 +13,7 @@ from crispdepth.exportable import exporting, resized
 from crispdepth.types import Depth, Mask, Rgb, Size
 
 LEVELS = 12  # halvings of an exported graph's `fill`: low maps of up to 4096 pixels a side
-RIDDLED = 0.05  # share of the readings
+RIDDLED = 0.05  # of a low map: so many scattered holes are worth a second run
 KERNELS = ("bicubic", "bicubic-plain", "average", "nearest")
 
 

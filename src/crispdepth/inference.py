@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -111,14 +111,25 @@ def predict(
     # The picture moves onto the depth, and the result moves back: by whole pixels, so that nothing is blurred.
     there = None if rgb_map is None else moved(rgb_map, (-shift[0], -shift[1]))
     seen = Sample(rgb=there, low=low_map, valid=mask)
-    depth, error, noise = careful(model, seen, size, denoise, once)
-    return replace(_moved(_prediction(depth, error, mask, unit), shift), noise=noise)
+    made = careful(model, seen, size, denoise, once)
+    result = replace(_prediction(made.depth, made.error, mask, unit), noise=made.noise, twice=made.twice)
+    return _moved(result, shift)
+
+
+class Careful(NamedTuple):
+    """``depth`` and ``error`` as ``estimated`` gives them, the ``noise`` that was taken out of the low map first (its
+    standard deviation; 0: none), and whether the model ran ``twice``."""
+
+    depth: Depth
+    error: Depth | None
+    noise: float
+    twice: bool
 
 
 def careful(
     model: Model, sample: Sample, size: Size | None = None, denoise: str = "auto", once: bool = False
-) -> tuple[Depth, Depth | None, float]:
-    """As ``estimated``, of one low map, noise taken out and scattered holes filled before; and the noise there was.
+) -> Careful:
+    """As ``estimated``, of one low map; noise is taken out and scattered holes are filled before.
 
     The holes are filled by a first run, whose answer there, taken down to the low map, counts as read in the second.
     The expected error is that of the first, and grows by what is left of the noise.
@@ -126,13 +137,14 @@ def careful(
     sample, noise = denoised(model, sample, denoise)
     depth, error = estimated(model, sample, size)
     low, valid = sample.low, sample.valid
-    if not once and model.wants_clean and low is not None and valid is not None and riddled(valid):
+    twice = not once and model.wants_clean and valid is not None and riddled(valid)
+    if twice and low is not None and valid is not None:
         small, everywhere = resize(depth, torch.ones_like(depth, dtype=torch.bool), (low.shape[-2], low.shape[-1]))
         whole = replace(sample, low=torch.where(valid, low, small), valid=everywhere)
         depth = estimated(model, whole, size)[0]
     if error is not None and noise:  # the model has not seen it
         error = torch.hypot(error, torch.tensor(LEFT * noise))
-    return depth, error, noise
+    return Careful(depth, error, noise, twice)
 
 
 def denoised(model: Model, sample: Sample, denoise: str = "auto") -> tuple[Sample, float]:
@@ -146,7 +158,7 @@ def denoised(model: Model, sample: Sample, denoise: str = "auto") -> tuple[Sampl
     low, valid = sample.low, sample.valid
     if low is None or valid is None or denoise == "off" or (denoise == "auto" and not model.wants_clean):
         return sample, 0.0
-    noise = float(noise_of(low, valid))
+    noise = noise_of(low, valid)
     if not noise or (denoise == "auto" and not noisy(noise, low, valid)):
         return sample, 0.0
     return replace(sample, low=calmed(low, valid, noise)), noise

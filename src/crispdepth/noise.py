@@ -20,29 +20,31 @@ STRENGTH = 0.7  # of the noise: the difference of two patches at which one count
 PATCH, SEARCH = 5, 15  # pixels, sides of squares: what is compared, and where what is alike is looked for
 
 
-def noise_of(depth: Depth, valid: Mask) -> torch.Tensor:
-    """The standard deviation of the noise in ``depth`` (b, 1, h, w), in its unit: (b, 1, 1, 1); 0 where nothing tells.
+def noise_of(depth: Depth, valid: Mask) -> float:
+    """The standard deviation of the noise in ``depth`` (1, 1, h, w), in its unit; 0 where nothing tells.
 
     Immerkær, Fast noise variance estimation, CVIU 1996: a second difference along both axes vanishes on planes and
     edges along an axis, and multiplies white noise by 6. Instead of its mean, what the quietest fifth of the pixels
     stays below: a cluttered map is not taken for a noisy one. Only 3x3 readings without a hole tell anything.
-    What it says of a map without noise is the roughness of the things in it: up to 0.9 % of the range at x16.
+    What it says of a map without noise is the roughness of the things in it.
     """
-    second = depth.new_tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])[None, None]
     if min(depth.shape[-2:]) < 3:
-        return depth.new_zeros(len(depth), 1, 1, 1)
+        return 0.0
+    second = depth.new_tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])[None, None]
     found = F.conv2d(torch.where(valid, depth, 0), second).abs() / 6
     whole = F.conv2d(valid.to(depth.dtype), torch.ones_like(second)) > 8.5
-    told = [_quietest(x[seen]) for x, seen in zip(found, whole, strict=True)]
-    return torch.stack(told).view(-1, 1, 1, 1)
+    told = found[whole]
+    if told.numel() < LEAST_PIXELS:
+        return 0.0
+    told = _few(told)
+    return float(told.kthvalue(max(1, round(QUIET * told.numel()))).values) / QUIET_NORMAL
 
 
 def calmed(depth: Depth, valid: Mask, sigma: float) -> Depth:
     """``depth`` (1, 1, h, w) without noise of standard deviation ``sigma``; what is not ``valid`` stays as it is.
 
     Non-local means (Buades, Coll and Morel, CVPR 2005; OpenCV's, on 16 bits of the range): each pixel becomes the mean
-    of those around it, by how alike the patches around both are. STRENGTH and the sides were chosen by what ``crisp``
-    makes of it on made-up scenes with noise of 1 and 3 % (examples/tune_denoising.py).
+    of those around it, by how alike the patches around both are (settings: examples/tune_denoising.py).
     """
     whole = fill(depth, valid)[0, 0].numpy()
     bottom, span = float(whole.min()), float(np.ptp(whole))
@@ -64,11 +66,5 @@ def noisy(sigma: float, depth: Depth, valid: Mask) -> bool:
 
 
 def _few(x: torch.Tensor) -> torch.Tensor:
+    """Up to MOST_PIXELS of them, from the first to the last."""
     return x[:: -(-x.numel() // MOST_PIXELS)]
-
-
-def _quietest(x: torch.Tensor) -> torch.Tensor:
-    if x.numel() < LEAST_PIXELS:
-        return x.new_zeros(())
-    x = _few(x)
-    return x.kthvalue(max(1, round(QUIET * x.numel()))).values / QUIET_NORMAL

@@ -102,6 +102,7 @@ class Prediction:
     ``shift_px``: how far right and down the depth was moved to fit the picture (``align``).
     ``noise``: the standard deviation of the noise that was taken out of the low map first, in the unit of ``depth``; 0
     where it was left as it is.
+    ``twice``: the model ran twice, since single readings are missing all over: see ``once`` of ``predict``.
     ``classes``: (H, W) uint8, numbers into ``class_names``, from models that tell classes apart; else None.
     """
 
@@ -112,6 +113,7 @@ class Prediction:
     error: np.ndarray | None = None
     shift_px: tuple[int, int] = (0, 0)
     noise: float = 0.0
+    twice: bool = False
     classes: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
 

@@ -77,7 +77,7 @@ def measure(
         for fault_name, fault in faults.items():
             seen = fault.sensed(sample, scale, seed=done)
             for name, model in models.items():
-                made = careful(model, seen)[0]
+                made = careful(model, seen).depth
                 totals[name][fault_name] += _rmse(made, sample, fault.scale or scale) / len(readers)
         if progress:
             progress(done, len(readers))

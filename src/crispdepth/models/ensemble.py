@@ -27,8 +27,8 @@ class SelfEnsemble(Model):
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
-        vars(self).update(inputs=model.inputs, kind=model.kind, bytes_per_pixel=model.bytes_per_pixel + 32)
-        vars(self).update(wants_clean=model.wants_clean)
+        vars(self).update(inputs=model.inputs, kind=model.kind, wants_clean=model.wants_clean)
+        vars(self).update(bytes_per_pixel=model.bytes_per_pixel + 32)
         if hasattr(model, "estimate"):
             self.estimate = self._estimate
         if hasattr(model, "local"):
