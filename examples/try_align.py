@@ -18,7 +18,7 @@ import torch
 from crispdepth import io
 from crispdepth.bench.report import write_between
 from crispdepth.degradation import downsample
-from crispdepth.shift import residual_shift
+from crispdepth.inference import depth_shift
 
 SCALES, SHIFTS, EDGE_PX = (4, 8, 16), ((3, -2), (-5, 4)), 16  # a multiple of every scale
 PAIRS = (
@@ -39,7 +39,7 @@ def found(depth: io.DepthFile, rgb: torch.Tensor, shift: tuple[int, int], scale:
     here = (..., slice(EDGE_PX, EDGE_PX + height), slice(EDGE_PX, EDGE_PX + width))
     values, valid = (torch.from_numpy(x)[None, None][moved].contiguous() for x in (depth.depth, depth.valid))
     low, seen = downsample(values, valid, scale)
-    return residual_shift(low, seen, rgb[here].contiguous())
+    return depth_shift(low, seen, rgb[here].contiguous())
 
 
 def row(name: str, pairs: list[tuple[io.DepthFile, torch.Tensor]], scale: int) -> str:

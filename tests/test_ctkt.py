@@ -519,3 +519,33 @@ def test_it_learns_a_few_maps_by_heart() -> None:
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
     assert float(loss.detach()) < 0.4 * float(plain)
+
+
+def test_one_that_learnt_whole_levels_answers_in_them_where_all_readings_are_whole() -> None:
+    torch.manual_seed(0)
+    low = (torch.rand(2, 1, 12, 16) * 40).round()
+    low[1, 0, 3, 4] += 0.5
+    valid = torch.ones_like(low, dtype=torch.bool)
+    plain, levels = Ctkt(CtktConfig(width=8, blocks=1)), Ctkt(CtktConfig(width=8, blocks=1, levels=True))
+    levels.load_state_dict(plain.state_dict())
+    with torch.inference_mode():
+        exact, told = plain(low, valid, (24, 32)), levels(low, valid, (24, 32))
+        valid[1, 0, 3, 4] = False
+        all_whole = levels(low, valid, (24, 32))
+    assert not torch.equal(exact[:1], exact[:1].round())
+    assert torch.equal(told[:1], exact[:1].round())
+    assert torch.equal(told[1:], exact[1:])
+    assert torch.equal(all_whole, all_whole.round())  # what no sensor read does not count
+    assert plain.leaves_relief
+    assert not levels.leaves_relief
+    assert not load("ctkt-levels").leaves_relief
+
+
+def test_the_package_holds_whole_levels_for_ctkt_levels_alone() -> None:
+    low = (torch.rand(1, 1, 12, 16, generator=torch.Generator().manual_seed(1)) * 90).round()
+    valid = torch.ones_like(low, dtype=torch.bool)
+    for name, whole in (("ctkt-levels", True), ("ctkt", False)):
+        model = load(name)
+        with torch.inference_mode():
+            made = model(low, valid, (48, 64))
+        assert bool((made == made.round()).all()) is whole

@@ -78,6 +78,7 @@ def agree(a: torch.Tensor, b: torch.Tensor) -> None:
 def test_a_file_says_what_torch_says_at_sizes_it_has_never_seen(files: Path, suffix: str, sample: Sample) -> None:
     network, graph = load(str(files / "crisp.safetensors")), Graph(files / f"crisp{suffix}")
     assert graph.wants_clean
+    assert graph.leaves_relief
     assert graph.inputs == network.inputs
     assert graph.kind == network.kind
     for made, expected in zip(estimated(graph, sample), estimated(network, sample), strict=True):

@@ -23,6 +23,7 @@ FLOORS = (
     (
         "layers.dsrnet",
         "intrinsics",
+        "kernel",
         "noise",
         "confidence",
         "reprojection",
@@ -37,7 +38,17 @@ FLOORS = (
         "formats.heif",
         "formats.hdf5",
     ),
-    ("degradation", "metrics", "losses", "io", "models.saved", "models.pretrained", "models.naima_released", "hub"),
+    (
+        "degradation",
+        "detail",
+        "metrics",
+        "losses",
+        "io",
+        "models.saved",
+        "models.pretrained",
+        "models.naima_released",
+        "hub",
+    ),
     (
         "models.classical",
         "models.crisp",

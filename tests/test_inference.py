@@ -184,7 +184,7 @@ def test_what_is_moved_is_depth_with_its_error_and_confidence() -> None:
     """--align moves the result: its error and confidence stay with the depth they are of."""
     there = np.roll(RGB, (1, -3), (0, 1))
     plain = cd.predict("crisp", low=LOW, rgb=there)
-    fitted = cd.predict("crisp", low=LOW, rgb=RGB, align=(3, -1))
+    fitted = cd.predict("crisp", low=LOW, rgb=RGB, align="auto", shift=(3, -1))
     inner = np.s_[8:-8, 8:-8]
     for name in ("depth", "error", "confidence"):
         one, other = getattr(fitted, name), np.roll(getattr(plain, name), (-1, 3), (0, 1))

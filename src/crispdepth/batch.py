@@ -20,8 +20,8 @@ from crispdepth import io
 from crispdepth.atomic import check_folder, make_folder
 from crispdepth.confidence import ends, scale_of, trusted
 from crispdepth.data.folder import by_stem, files_in, only, stem, stem_without_unit
-from crispdepth.geometry import resize_rgb
-from crispdepth.inference import predict
+from crispdepth.geometry import resize_rgb, riddled
+from crispdepth.inference import aligned, depth_shift, predict
 from crispdepth.intrinsics import read_extrinsics, read_intrinsics
 from crispdepth.job import Job, Settings, check, check_sized, intrinsics_of, read_depth
 from crispdepth.noise import noise_of, noisy
@@ -29,13 +29,13 @@ from crispdepth.outputs import Work, kept_of, outputs_of, write_all
 from crispdepth.picture import Range
 from crispdepth.recordings import LINE, Frame, recording
 from crispdepth.reprojection import reproject, size_seen
-from crispdepth.shift import residual_shift
 from crispdepth.types import InputError, Model, Prediction, Size
 from crispdepth.video import SteadyFilm, check_sides, film, film_frame, in_order
 
 SPAN_FRAMES, SPAN_VALUES = 50, 20_000  # frames looked at for the colours of a film, readings of each
 USUAL_M = (0.15, 300.0)  # medians beyond are mostly a wrong unit
-SHIFT_FRAMES = 15  # of a film, looked at for --align auto and --denoise auto
+SHIFT_FRAMES, KERNEL_FRAMES = 15, 3  # of a film, looked at for its shift, noise and holes, and for its kernel
+ALL = " (one shift for the whole film)"
 FAULTS = (InputError, OSError, MemoryError, RuntimeError, cv2.error)  # of one file, which do not stop the others
 
 
@@ -115,12 +115,16 @@ def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
             unit=low.depth_unit,
             size=_size(read),
             align=settings.align,
+            shift=None if settings.align == "look" else settings.shift,
             denoise=settings.denoise,
+            kernel=settings.kernel,
             once=settings.once,
         )
-        if settings.align is not None:
-            lines.append(_align_line(result.shift_px))
+        if settings.align in ("guide", "auto") or result.shift_px != (0, 0):
+            lines.append(_align_line(result.shift_px, settings.align) + ("" if settings.shift is None else ALL))
         lines += _noise_lines(result, settings.denoise)
+        if result.averaged:
+            lines.append("kernel   readings are means of what their pixels cover: the model ran twice, to allow for it")
         if result.twice:
             lines.append("holes    single readings are missing all over: the model ran twice, to fill them first")
     rgb_size = result.depth.shape if rgb is None else rgb.shape[:2]
@@ -221,15 +225,20 @@ def _in_colour_camera(low: io.DepthFile, job: Job, settings: Settings, rgb_size:
     return replace(low, depth=depth, valid=valid), f"moved    {sizes}, holes {1 - valid.mean():.1%}"
 
 
-def _align_line(shift: tuple[int, int]) -> str:
+def _align_line(shift: tuple[int, int], align: str) -> str:
     words = [
         f"{abs(px)} px {way}"
         for px, way in zip(shift, ("right" if shift[0] > 0 else "left", "down" if shift[1] > 0 else "up"), strict=True)
         if px
     ]
-    if not words:
+    way = " and ".join(words)
+    if not way:
         return "align    no shift between depth and picture is clear: nothing was moved"
-    return f"align    the depth was moved {' and '.join(words)} to fit the picture"
+    return {
+        "look": f"align    the depth would fit the picture better {way} from where it is: --align auto moves it there",
+        "guide": f"align    the depth would fit the picture {way} from where it is: the model saw the picture moved",
+        "auto": f"align    the depth was moved {way} to fit the picture",
+    }[align]
 
 
 def _at_size(rgb: np.ndarray, size: Size) -> np.ndarray:
@@ -356,9 +365,8 @@ def _of_frame(wanted: Job, suffix: str, frame: Frame, unit: str) -> Job:
 def settled(jobs: Sequence[Job], settings: Settings, video: bool = False) -> tuple[Settings, list[str]]:
     """What is the same for all ``jobs`` and must not be told from each alone, and what to say of it.
 
-    The end of the confidence's scale; of a film, the range of its colours and the shift of --align auto (the median
-    of up to SHIFT_FRAMES frames). What ``settings`` say already stays. Raises InputError, also where nothing says how
-    large the results shall be.
+    The end of the confidence's scale, and of a film the range of its colours. What ``settings`` say already stays.
+    Raises InputError, also where nothing says how large the results shall be.
     """
     lines: list[str] = []
     for job in jobs[:1]:
@@ -368,10 +376,6 @@ def settled(jobs: Sequence[Job], settings: Settings, video: bool = False) -> tup
         settings = replace(settings, confidence_max=confidence_max(sure))
         if settings.confidence_max is not None:
             lines.append(f"trusted  the confidence of all files ends at {settings.confidence_max:g}")
-    if video and settings.align == "auto":
-        settings = replace(settings, align=_film_shift(jobs, settings))
-        assert isinstance(settings.align, tuple)
-        lines.append(f"{_align_line(settings.align)} (one shift for the whole film)")
     if video and settings.span is None:
         settings = replace(settings, span=_span(jobs, settings))
     return settings, lines
@@ -394,31 +398,36 @@ def confidence_max(paths: Sequence[Path]) -> float | None:
     return scale_of(np.concatenate(found)).full if found else None
 
 
-def _film_shift(jobs: Sequence[Job], settings: Settings) -> tuple[int, int]:
-    """The median of the frames' own shifts, right and down; a frame whose shift is not clear counts as none."""
-    found = []
+def _alike(jobs: Sequence[Job], model: Model, settings: Settings) -> Settings:
+    """What ``predict`` would decide of each frame of a film by itself, decided once, by up to SHIFT_FRAMES of them:
+    the median of their shifts, and whether most are noisy or full of scattered holes; by up to KERNEL_FRAMES of them:
+    whether their readings are means."""
+    shifts, noises, holes = [], [], []
+    placed = settings.shift is None and aligned(model, settings.align)
     for job in _few(jobs, SHIFT_FRAMES):
         with suppress(InputError):  # said when its turn comes
             one = read(job, settings)
-            if one.rgb is None or one.low is None:
-                raise InputError("--align auto compares the depth with the colours: pass --rgb")
-            rgb = _at_size(one.rgb, _size(one) or one.rgb.shape[:2]).transpose(2, 0, 1)
+            if one.low is None or not one.low.valid.any():
+                continue
             depth, valid = (torch.from_numpy(x)[None, None] for x in (one.low.depth, one.low.valid))
-            found.append(residual_shift(depth, valid, torch.from_numpy(np.ascontiguousarray(rgb))[None]))
-    right, down = np.rint(np.median(found or [(0, 0)], axis=0)).astype(int)
-    return int(right), int(down)
-
-
-def _noisy_film(jobs: Sequence[Job], settings: Settings) -> bool:
-    """Whether --denoise auto would take noise out of most of a film's frames, each for itself."""
-    found = []
-    for job in _few(jobs, SHIFT_FRAMES):
-        with suppress(InputError):  # said when its turn comes
-            one = read(job, settings)
-            if one.low is not None and one.low.valid.any():
-                depth, valid = (torch.from_numpy(x)[None, None] for x in (one.low.depth, one.low.valid))
-                found.append(noisy(noise_of(depth, valid), depth, valid))
-    return 2 * sum(found) > len(found)
+            noises.append(noisy(noise_of(depth, valid), depth, valid))
+            holes.append(riddled(valid))
+            if placed and one.rgb is not None:
+                rgb = _at_size(one.rgb, _size(one) or one.rgb.shape[:2]).transpose(2, 0, 1)
+                shifts.append(depth_shift(depth, valid, torch.from_numpy(np.ascontiguousarray(rgb))[None]))
+    if shifts:
+        right, down = np.rint(np.median(shifts, axis=0)).astype(int)
+        settings = replace(settings, shift=(int(right), int(down)))
+    if settings.denoise == "auto":
+        settings = replace(settings, denoise="on" if model.wants_clean and 2 * sum(noises) > len(noises) else "off")
+    if settings.kernel == "auto" and model.wants_clean and not settings.once:
+        means = []
+        for job in _few(jobs, KERNEL_FRAMES):
+            with suppress(*FAULTS):  # said when its turn comes
+                means.append(worked(read(job, settings), model)[0].result.averaged)
+        settings = replace(settings, kernel="average" if 2 * sum(means) > len(means) else "bicubic")
+    filled = 2 * sum(holes) > len(holes) or settings.kernel == "average"
+    return replace(settings, once=settings.once or not filled)
 
 
 def run_all(
@@ -460,8 +469,7 @@ def run_video(
     progress: Callable[[list[str]], None] | None = None,
 ) -> list[str]:
     """As ``run_all``, for the frames of one film, in the order of the numbers in their names: depth is steadied from
-    frame to frame (``video.SteadyFilm``), ``settled`` makes colours and shift the same in all, and noise is taken out
-    of all or of none.
+    frame to frame (``video.SteadyFilm``), and what holds for all is decided once (``settled``, ``_alike``).
 
     ``preview``: an .mp4 of pictures and depth, and its frames a second. A frame that fails is left out of it.
     """
@@ -471,8 +479,7 @@ def run_video(
         check_sides(settings.size)
     jobs = [jobs[i] for i in in_order([job.start.name for job in jobs])]
     settings, _ = settled(jobs, settings, video=True)
-    if settings.denoise == "auto":  # one answer for all frames
-        settings = replace(settings, denoise="on" if model.wants_clean and _noisy_film(jobs, settings) else "off")
+    settings = _alike(jobs, model, settings)
     if preview is None:
         return _frames(jobs, model, settings, progress, None)
     failures: list[str] = []

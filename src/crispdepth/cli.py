@@ -118,13 +118,20 @@ def predict(
     ] = None,
     fov: Annotated[float, typer.Option(help="Degrees across the longer side, without --intrinsics")] = 60.0,
     align: Annotated[
-        str | None, typer.Option(help="auto: move the depth by up to 5 px where it clearly fits --rgb better")
-    ] = None,
+        str,
+        typer.Option(
+            help="Where they are a few px apart, look: you are told; guide: the model sees --rgb moved onto --low; "
+            "auto: the result is moved onto --rgb; off"
+        ),
+    ] = "look",
     denoise: Annotated[
         str, typer.Option(help="auto: noise above 0.5 % of the range is taken out first, for our networks; on off")
     ] = "auto",
+    kernel: Annotated[
+        str, typer.Option(help="average: each reading is the mean of what it covers; bicubic: blurred more; auto")
+    ] = "auto",
     once: Annotated[
-        bool, typer.Option("--once", help="Run our networks once even where readings are missing all over")
+        bool, typer.Option("--once", help="Run our networks once even where holes are scattered or readings are means")
     ] = False,
     calib: Annotated[
         str | None, typer.Option(help="Middlebury's calib.txt: --low is its disparity, and becomes metres")
@@ -191,6 +198,7 @@ def predict(
         extrinsics=extrinsics,
         align=align,
         denoise=denoise,
+        kernel=kernel,
         once=once,
         calib=calib,
         focal_px=focal,
@@ -268,8 +276,9 @@ def batch_many(
     model: Annotated[str | None, typer.Option(help="See `crispdepth names`, or a file of weights")] = None,
     size: Annotated[str | None, typer.Option(help="Size of the results, WxH; by default that of rgb")] = None,
     scale: Annotated[float | None, typer.Option(help="Or so many times the size of low")] = None,
-    align: Annotated[str | None, typer.Option(help="auto, as in predict")] = None,
+    align: Annotated[str, typer.Option(help="off guide auto, as in predict")] = "off",
     denoise: Annotated[str, typer.Option(help="auto on off, as in predict")] = "auto",
+    kernel: Annotated[str, typer.Option(help="auto bicubic average, as in predict")] = "auto",
     once: Annotated[bool, typer.Option("--once", help="As in predict")] = False,
     min_confidence: Annotated[float | None, typer.Option(help="As in predict; confidence/ holds the files")] = None,
     confidence_max: Annotated[float | None, typer.Option(help="As in predict")] = None,
@@ -314,6 +323,7 @@ def batch_many(
         max_hole_px=max_hole_px,
         align=align,
         denoise=denoise,
+        kernel=kernel,
         once=once,
     )
     job = bulk.Bulk(source, target, model, settings, suffix, chunk, Wanted(engine, device, precision))

@@ -16,13 +16,13 @@ import torch
 from crispdepth.export import Sizes, converted
 from crispdepth.graphs import SUFFIXES, Graph, enlargement, needed
 from crispdepth.models.catalog import DEFAULT_WITHOUT_LOW, load
-from crispdepth.models.ensemble import SelfEnsemble, plus
+from crispdepth.models.ensemble import plus
 from crispdepth.types import Depth, InputError, Local, Model, Size
 
 ENGINES = {"torch": "torch", "compile": "torch", "onnx": "onnxruntime", "openvino": "openvino"}  # our word: the package
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
 # what a model says of itself, if it does
-TOLD = ("inputs", "kind", "bytes_per_pixel", "wants_clean", "class_names", "for_focal", "focal_for")
+TOLD = ("inputs", "kind", "bytes_per_pixel", "wants_clean", "leaves_relief", "class_names", "for_focal", "focal_for")
 HALVED = ("Crisp", "Ctkt")  # classes for which 16 bits were measured; `auto` gives the others float32
 
 
@@ -95,7 +95,7 @@ def choose(wanted: Wanted, model: Model, machine: Machine) -> Choice:
     docs/engines.md), on CUDA, then MPS (never float64 there), then the CPU: bf16 where it multiplies such matrices
     itself, else float32.
     """
-    name = type(model.model if isinstance(model, SelfEnsemble) else model).__name__
+    name = type(model.single).__name__
     graph = wanted.engine in ("onnx", "openvino")
     if graph and wanted.device not in ("auto", "cpu"):
         raise InputError(f"--engine {wanted.engine} runs on the cpu here: leave --device out, or take --engine torch")
@@ -146,8 +146,8 @@ def opened(name: str, wanted: Wanted = Wanted(), machine: Machine | None = None)
 
 def prepared(model: Model, choice: Choice) -> Model:
     """``model`` as ``choice`` says; tensors on the CPU in and out, whatever it runs on."""
-    if isinstance(model, SelfEnsemble):
-        return plus(prepared(model.model, choice))
+    if model.single is not model:
+        return plus(prepared(model.single, choice))
     if choice.engine == "compile":
         model = compiled(model)
     elif choice.engine != "torch":

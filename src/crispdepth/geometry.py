@@ -97,9 +97,9 @@ def resize_rgb(rgb: Rgb, size: Size) -> Rgb:
     return F.interpolate(rgb, size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def enlarge(depth: Depth, size: Size) -> Depth:
-    """A map without holes at another size, antialiased bicubic (as ``resize``, which also takes holes)."""
-    return _resample(depth, size, "bicubic")
+def enlarge(depth: Depth, size: Size, kernel: str = "bicubic") -> Depth:
+    """A map without holes at another size (as ``resize``, which also takes holes)."""
+    return _resample(depth, size, kernel)
 
 
 def missing(depth: Depth, low: Depth, valid: Mask) -> Depth:

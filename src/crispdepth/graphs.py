@@ -47,7 +47,8 @@ class Graph(Model):
         if not about:
             raise InputError(f"{path} was not written by `crispdepth export`: its inputs are unknown")
         vars(self).update(inputs=tuple(n for n in self._names if n not in COMPANIONS), kind=about["kind"])
-        vars(self).update(wants_clean=about.get("wants") == "clean")  # unsaid in older files
+        vars(self).update(wants_clean=about.get("wants") == "clean")  # unsaid in older files, as is the next
+        vars(self).update(leaves_relief=about.get("leaves") == "relief")
         self.scales = tuple(float(word) for word in about["scales"].split(".."))
         self.shapes: dict[str, Size] = {}  # (H, W) of its inputs, where it is for one size of picture
         if "size" in about:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +13,14 @@ import torch
 import torch.nn.functional as F
 
 from crispdepth.confidence import from_distance, from_error, trusted
+from crispdepth.detail import put_back
 from crispdepth.formats.raw import MAX_PIXELS
-from crispdepth.geometry import resize, resize_rgb, riddled
+from crispdepth.geometry import enlarge, missing, resize_rgb, riddled
 from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
+from crispdepth.kernel import KERNEL, as_bicubic, as_taken, averaged
 from crispdepth.models.catalog import load
 from crispdepth.noise import DENOISE, calmed, noise_of, noisy
-from crispdepth.shift import moved, residual_shift
+from crispdepth.shift import ALIGN, moved, residual_shift
 from crispdepth.tiles import TILE_FROM, tileable, tiled
 from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Sample, Size
 
@@ -40,10 +43,12 @@ def predict(
     confidence: Array | None = None,
     min_confidence: float | None = None,
     confidence_max: float | None = None,
-    align: str | tuple[int, int] | None = None,
+    align: str = "off",
+    shift: tuple[int, int] | None = None,
     focal_px: float | None = None,
     nan_holes: bool = False,
     denoise: str = "auto",
+    kernel: str = "auto",
     once: bool = False,
 ) -> Prediction:
     """Sharpen a low-resolution depth map, or find depth in a picture alone: give it what the sensor gave you.
@@ -60,12 +65,17 @@ def predict(
     ``confidence``: (h, w) of the sensor, a path, array or tensor: ARKit's 0, 1, 2, or 0..255, or floats of 0..1;
     readings below ``min_confidence`` (by default 1 of ARKit's levels, 0.5 of 0..1) count as holes.
     ``confidence_max``: what the sensor says where it is sure, for any other scale, such as 100.
-    ``align``: "auto" moves the depth by up to 5 whole pixels of the result where its edges clearly fit those of
-    ``rgb`` better so; (right, down) by these.
+    ``align``: what if depth edges clearly fit those of ``rgb`` better some whole pixels of the result away (up to 10,
+    of more than a million pixels more)? "off" does not look; "look" only tells, in ``Prediction.shift_px``, for our
+    guided networks; "guide" shows the model the picture moved onto the depth, and the result lies where the depth was;
+    "auto" then moves the result onto the picture.
+    ``shift``: how far right and down the depth must move to fit the picture, where that is known.
     ``denoise``: "auto" takes the noise out of the low map first where it is over 0.5 % of its range, for models
     that want it so (Crisp, Ctkt); "on" any noise for any model, "off" none. ``Prediction.noise`` says how much it was.
-    ``once``: else, where single readings are missing all over, these models run twice: what the first run says in the
-    holes counts as read in the second.
+    ``kernel``: "average" says that each reading is the mean of what its pixel covers, "bicubic" that it is as if
+    shrunken so, which our networks take for granted; "auto" tells from their result.
+    ``once``: else our networks run twice where single readings are missing all over (what the first run says in the
+    holes counts as read in the second), and where readings are means.
     ``focal_px``: for models of a picture alone that depend on it (Symbiotic): the camera's focal length in pixels of
     ``rgb``; None means the one they learnt with.
 
@@ -81,8 +91,8 @@ def predict(
             raise InputError(
                 "this model looks at the picture alone: leave out --low (low=…), or choose another --model"
             )
-        if denoise != "auto" or once:
-            raise InputError("--denoise and --once (denoise=…, once=…) are about depth that was measured: leave it out")
+        if (align, denoise, kernel, once) != ("off", "auto", "auto", False):
+            raise InputError("--align, --denoise, --kernel and --once are about depth that was measured: leave it out")
         return _from_rgb(model, rgb, size, focal_px)
     if focal_px is not None:
         raise InputError(
@@ -96,6 +106,8 @@ def predict(
         name = "min_confidence" if min_confidence is not None else "confidence_max"
         given = f"--{name.replace('_', '-')} ({name}=…)"
         raise InputError(f"{given} is for a sensor's own confidence: add --confidence (confidence=…)")
+    if shift is not None and align not in ("guide", "auto"):
+        raise InputError("shift=… says by how much; align='guide' or 'auto' says what is moved: add it")
     rgb_map = None if rgb is None else _rgb_tensor(rgb)
     if size is None:
         size = _output_size(model, rgb_map)
@@ -105,46 +117,94 @@ def predict(
     check_size_asked((low_map.shape[-2], low_map.shape[-1]), size)
     if "rgb" in model.inputs and rgb_map is None:
         raise InputError("this model needs the colour picture: pass --rgb (rgb=…), or use --model bicubic")
-    if rgb_map is not None and ("rgb" in model.inputs or align is not None):
+    if align in ("guide", "auto") and rgb_map is None:
+        raise InputError(f"--align {align} compares the depth with the colours: pass --rgb (rgb=…)")
+    if rgb_map is not None and ("rgb" in model.inputs or align != "off"):
         rgb_map = resize_rgb(rgb_map, size)
-    shift = (0, 0) if align is None else _shift(align, low_map, mask, rgb_map)
-    # The picture moves onto the depth, and the result moves back: by whole pixels, so that nothing is blurred.
-    there = None if rgb_map is None else moved(rgb_map, (-shift[0], -shift[1]))
-    seen = Sample(rgb=there, low=low_map, valid=mask)
-    made = careful(model, seen, size, denoise, once)
-    result = replace(_prediction(made.depth, made.error, mask, unit), noise=made.noise, twice=made.twice)
-    return _moved(result, shift)
+    made = careful(model, Sample(rgb=rgb_map, low=low_map, valid=mask), size, align, denoise, kernel, once, shift)
+    result = _prediction(made.depth, made.error, mask, unit)
+    result = replace(result, noise=made.noise, averaged=made.averaged, twice=made.twice, shift_px=made.shift)
+    return _moved(result, made.shift) if align == "auto" else result
 
 
 class Careful(NamedTuple):
     """``depth`` and ``error`` as ``estimated`` gives them, the ``noise`` that was taken out of the low map first (its
-    standard deviation; 0: none), and whether the model ran ``twice``."""
+    standard deviation; 0: none), whether its readings were taken for means (``averaged``) and its scattered holes were
+    filled (``twice``) in a second run, and by how many pixels the depth must move right and down to fit the picture
+    (``shift``): by as many the picture was moved left and up before the model saw it, unless ``align`` was "look"."""
 
     depth: Depth
     error: Depth | None
     noise: float
+    averaged: bool
     twice: bool
+    shift: tuple[int, int]
 
 
 def careful(
-    model: Model, sample: Sample, size: Size | None = None, denoise: str = "auto", once: bool = False
+    model: Model,
+    sample: Sample,
+    size: Size | None = None,
+    align: str = "off",
+    denoise: str = "auto",
+    kernel: str = "auto",
+    once: bool = False,
+    shift: tuple[int, int] | None = None,
 ) -> Careful:
-    """As ``estimated``, of one low map; noise is taken out and scattered holes are filled before.
+    """As ``estimated``, of one low map; the last five as in ``predict``, but the depth stays where it is.
 
-    The holes are filled by a first run, whose answer there, taken down to the low map, counts as read in the second.
-    The expected error is that of the first, and grows by what is left of the noise.
+    1. Noise is taken out of the low map (noise.py), and the picture is put in place (shift.py).
+    2. A second run, where it is needed, sees scattered holes filled and means turned into what the model takes readings
+       for (kernel.py), both by the result of the first, taken down to the low map. A model that takes the mean of
+       several views is run on one first; the views then see a map that also has what the first run lacked of it.
+    3. Fine relief that the model left out is put back (detail.py).
+
+    The expected error is that of the first run if the second saw what was not measured, and grows by what is left of
+    the noise.
     """
     sample, noise = denoised(model, sample, denoise)
-    depth, error = estimated(model, sample, size)
+    sample, shift = _placed(model, sample, align, shift, "off" if noise else denoise)
     low, valid = sample.low, sample.valid
-    twice = not once and model.wants_clean and valid is not None and riddled(valid)
-    if twice and low is not None and valid is not None:
-        small, everywhere = resize(depth, torch.ones_like(depth, dtype=torch.bool), (low.shape[-2], low.shape[-1]))
-        whole = replace(sample, low=torch.where(valid, low, small), valid=everywhere)
-        depth = estimated(model, whole, size)[0]
-    if error is not None and noise:  # the model has not seen it
-        error = torch.hypot(error, torch.tensor(LEFT * noise))
-    return Careful(depth, error, noise, twice)
+    if once or low is None or valid is None:
+        depth, error = estimated(model, sample, size)
+        return Careful(_finished(model, depth, sample, noise), _with_noise(error, noise), noise, False, False, shift)
+    first = model.single if model.wants_clean else model
+    depth, error = estimated(first, sample, size)
+    holes, means = model.wants_clean and riddled(valid), _means(model, kernel, depth, low, valid, noise)
+    seen, everywhere = low, valid
+    if means:
+        seen = as_bicubic(depth, low)
+    elif first is not model and not noise and as_taken(depth, low, valid):
+        seen = low + missing(depth, low, valid)
+    if holes:
+        everywhere = torch.ones_like(valid)
+        seen = torch.where(valid, seen, enlarge(depth, (low.shape[-2], low.shape[-1])))
+    if holes or means or first is not model:
+        again = replace(sample, low=torch.where(everywhere, seen, 0), valid=everywhere)
+        depth, expected = estimated(model, again, size)
+        error = error if holes or means else expected
+    return Careful(_finished(model, depth, sample, noise), _with_noise(error, noise), noise, means, holes, shift)
+
+
+def _finished(model: Model, depth: Depth, sample: Sample, noise: float) -> Depth:
+    """``depth`` with the fine relief that ``model`` left out."""
+    if noise or not model.leaves_relief or sample.low is None or sample.valid is None:
+        return depth
+    return put_back(depth, sample.low, sample.valid)
+
+
+def _with_noise(error: Depth | None, noise: float) -> Depth | None:
+    """The expected error and what is left of noise that the model has not seen."""
+    return torch.hypot(error, torch.tensor(LEFT * noise)) if error is not None and noise else error
+
+
+def _means(model: Model, kernel: str, depth: Depth, low: Depth, valid: Mask, noise: float) -> bool:
+    """Whether the model shall see ``low`` turned by ``as_bicubic``. Raises InputError for a word not in KERNEL."""
+    if kernel not in KERNEL:
+        raise InputError.unknown("kernel", kernel, KERNEL)
+    if kernel != "auto" or not model.wants_clean:
+        return kernel == "average"
+    return not noise and averaged(depth, low, valid) and not noisy(noise_of(low, valid), low, valid)
 
 
 def denoised(model: Model, sample: Sample, denoise: str = "auto") -> tuple[Sample, float]:
@@ -164,14 +224,40 @@ def denoised(model: Model, sample: Sample, denoise: str = "auto") -> tuple[Sampl
     return replace(sample, low=calmed(low, valid, noise)), noise
 
 
-def _shift(align: str | tuple[int, int], low: Depth, valid: Mask, rgb: Rgb | None) -> tuple[int, int]:
-    if isinstance(align, tuple):
-        return align
-    if align != "auto":
-        raise InputError(f"--align {align!r} is not understood: write --align auto (align='auto'), or leave it out")
-    if rgb is None:
-        raise InputError("--align auto compares the depth with the colours: pass --rgb (rgb=…)")
-    return residual_shift(low, valid, rgb)
+def _placed(
+    model: Model, sample: Sample, align: str, shift: tuple[int, int] | None, denoise: str
+) -> tuple[Sample, tuple[int, int]]:
+    """``sample`` with its picture where the depth is, and by how much the depth would have to move to fit it instead.
+
+    By whole pixels, so that nothing is blurred.
+    """
+    low, valid, rgb = sample.low, sample.valid, sample.rgb
+    if not aligned(model, align) or low is None or valid is None or rgb is None:
+        return sample, (0, 0)
+    if shift is None:
+        shift = depth_shift(low, valid, rgb, denoise)
+    return (sample if align == "look" else replace(sample, rgb=moved(rgb, (-shift[0], -shift[1])))), shift
+
+
+def aligned(model: Model, align: str) -> bool:
+    """Whether it is looked at if this model's picture is in place. Raises InputError for a word not in ALIGN."""
+    if align not in ALIGN:
+        raise InputError.unknown("align", align, ALIGN)
+    return align in ("guide", "auto") or (align == "look" and model.wants_clean and "rgb" in model.inputs)
+
+
+def depth_shift(low: Depth, valid: Mask, rgb: Rgb, denoise: str = "auto") -> tuple[int, int]:
+    """By how many pixels of ``rgb`` the depth must move right and down to fit it; (0, 0) unless that is clear.
+
+    The depth's edges are those that ``ctkt`` sees, which knows no picture (``shift.residual_shift``).
+    """
+    seen = Sample(low=low, valid=valid)
+    return residual_shift(lambda size: careful(_ctkt(), seen, size, denoise=denoise).depth, valid, rgb)
+
+
+@cache
+def _ctkt() -> Model:
+    return load("ctkt")
 
 
 def _moved(result: Prediction, shift: tuple[int, int]) -> Prediction:
@@ -191,7 +277,6 @@ def _moved(result: Prediction, shift: tuple[int, int]) -> Prediction:
         valid=at(result.valid) & inside,
         confidence=None if result.confidence is None else at(result.confidence),
         error=None if result.error is None else at(result.error),
-        shift_px=shift,
     )
 
 

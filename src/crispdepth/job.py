@@ -9,9 +9,11 @@ from pathlib import Path
 from crispdepth import io
 from crispdepth.atomic import check_output
 from crispdepth.intrinsics import Intrinsics, read_intrinsics, read_stereo
+from crispdepth.kernel import KERNEL
 from crispdepth.mesh import MESH_SUFFIXES
 from crispdepth.noise import DENOISE
 from crispdepth.picture import Range
+from crispdepth.shift import ALIGN
 from crispdepth.types import InputError, Size
 
 DEFAULT_FOV_DEG = 60.0  # across the longer side, when no intrinsics are given
@@ -73,8 +75,8 @@ class Settings:
     """What is the same for every job.
 
     ``size`` is (height, width); ``intrinsics`` as ``read_intrinsics``; ``min_confidence``, ``confidence_max``,
-    ``align``, ``denoise`` and ``once`` as in ``predict``; ``max_hole_px``: holes wider than this stay holes,
-    ``keep_holes``: all of them. ``depth_intrinsics``: of the camera that took the depth; ``extrinsics`` (as
+    ``align``, ``shift``, ``denoise``, ``kernel`` and ``once`` as in ``predict``; ``max_hole_px``: holes wider than this
+    stay holes, ``keep_holes``: all of them. ``depth_intrinsics``: of the camera that took the depth; ``extrinsics`` (as
     ``read_extrinsics``; None: the same place) lead to that of ``intrinsics``. ``calib``: a Middlebury calib.txt, which
     turns disparity into metres. ``focal_px``: in pixels of the picture, for depth from it alone; the focal length of
     ``intrinsics`` serves too. ``span``: the colours of pictures, where they shall be the same in all.
@@ -93,8 +95,10 @@ class Settings:
     max_hole_px: int | None = None
     depth_intrinsics: str | None = None
     extrinsics: str | None = None
-    align: str | tuple[int, int] | None = None
+    align: str = "look"
+    shift: tuple[int, int] | None = None
     denoise: str = "auto"
+    kernel: str = "auto"
     once: bool = False
     calib: str | None = None
     focal_px: float | None = None
@@ -136,8 +140,14 @@ def check(job: Job, settings: Settings) -> None:
         raise InputError("--max-hole-px must be at least 1: --keep-holes leaves every hole")
     if settings.max_hole_px is not None and settings.keep_holes:
         raise InputError("--keep-holes leaves every hole, --max-hole-px only the wide ones: give one of them")
+    if settings.align not in ALIGN:
+        raise InputError.unknown("--align", settings.align, ALIGN)
+    if settings.align in ("guide", "auto") and job.rgb is None:
+        raise InputError(f"--align {settings.align} compares the depth with the colours: pass --rgb")
     if settings.denoise not in DENOISE:
         raise InputError.unknown("--denoise", settings.denoise, DENOISE)
+    if settings.kernel not in KERNEL:
+        raise InputError.unknown("--kernel", settings.kernel, KERNEL)
     if settings.calib is not None and settings.unit not in (None, "disparity"):
         raise InputError(f"--calib is for disparity, not for {settings.unit}: leave one of them out")
 
@@ -157,8 +167,9 @@ def _check_alone(job: Job, settings: Settings) -> None:
     of_low = {
         "--confidence": job.confidence,
         "--out-confidence": job.out_confidence,
-        "--align": settings.align,
+        "--align": None if settings.align in ("off", "look") else settings.align,
         "--denoise": None if settings.denoise == "auto" else settings.denoise,
+        "--kernel": None if settings.kernel == "auto" else settings.kernel,
         "--once": settings.once or None,
         "--depth-intrinsics": settings.depth_intrinsics,
         "--calib": settings.calib,

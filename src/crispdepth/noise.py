@@ -61,10 +61,15 @@ def noisy(sigma: float, depth: Depth, valid: Mask) -> bool:
     read = depth[valid]
     if not sigma or sigma < NOISY * float(read.max() - read.min()):
         return False
+    return sigma >= NOISY_STEPS * step_of(read)
+
+
+def step_of(read: torch.Tensor) -> float:
+    """The step in which readings come: the least difference between two; 0 where all are the same."""
     steps = _few(read).unique().diff()
-    return len(steps) == 0 or sigma >= NOISY_STEPS * float(steps.min())
+    return float(steps.min()) if len(steps) else 0.0
 
 
 def _few(x: torch.Tensor) -> torch.Tensor:
     """Up to MOST_PIXELS of them, from the first to the last."""
-    return x[:: -(-x.numel() // MOST_PIXELS)]
+    return x[:: max(1, -(-x.numel() // MOST_PIXELS))]

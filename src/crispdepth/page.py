@@ -103,7 +103,7 @@ def _fields(desk: Desk, given: Mapping[str, Path]) -> dict[str, Any]:
     with gr.Accordion("Holes, confidence, alignment", open=False, elem_id="more") as made["more"]:
         made["keep_holes"] = gr.Checkbox(label="leave holes instead of filling them")
         made["nan_holes"] = gr.Checkbox(label="NaN and inf mean no reading")
-        made["align"] = gr.Checkbox(label="move the depth by up to 5 px where it fits better")
+        made["align"] = gr.Checkbox(label="move the depth onto the picture where it is a few px off")
         made["denoise"] = gr.Checkbox(True, label="take noise out of the depth first")
         made["min_confidence"] = gr.Textbox(label="Least confidence", placeholder="1 of ARKit's 2, or 0.5")
         made["confidence_max"] = gr.Textbox(

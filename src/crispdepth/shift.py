@@ -2,65 +2,101 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
-from crispdepth.geometry import enlarge, fill, grow, resize
+from crispdepth.geometry import grow, resize, resize_rgb, wide_holes
 from crispdepth.types import Depth, Mask, Rgb, Size
 
-REACH_PX = 5
-SLOPE, STEEP = 0.03, 0.3  # of the depth, per low pixel: no edge below, no more edge above
+ALIGN = ("off", "look", "guide", "auto")  # what predict may be asked for
+REACH_PX = 10  # of a picture of MOST_PIXELS or less; of a larger one as many more as its sides are longer
+SLOPE, STEEP = 0.0075, 0.075  # of the depth, per pixel: no edge below, no more edge above
 BLOCKS = 8  # a side: parts of the picture that vote
-CLEAR = 2.5  # standard errors: where nothing was out of place, no scene and no real pair passed 2.0
-MOST_POINTS = 200_000
+CLEAR = 2.5  # standard errors; see examples/try_align.py
+MOST_PIXELS = 1_000_000
+GAP_LOW_PX = 2  # holes wider than this have made-up edges inside
 
 
-def residual_shift(low: Depth, valid: Mask, rgb: Rgb) -> tuple[int, int]:
-    """By how many pixels of ``rgb`` (1, 3, H, W) the depth ``low`` (1, 1, h, w) must move right and down to fit it.
+def residual_shift(sharpen: Callable[[Size], Depth], valid: Mask, rgb: Rgb) -> tuple[int, int]:
+    """By how many pixels of ``rgb`` (1, 3, H, W) the depth must move right and down to fit it.
 
-    Up to REACH_PX; (0, 0) unless the best shift is CLEAR, or where it lies at the end of the search.
+    ``sharpen``: the depth at any size, (1, 1, *size), sharpened without the picture, else its edges are the picture's;
+    ``valid`` (1, 1, h, w): the readings. (0, 0) unless the best shift is CLEAR, or where it lies at the end of the
+    search.
+
+    Looked at in half the size first: where that says that nothing is out of place, as it mostly is, that is all.
     """
-    right, down, clear = best_shift(low, valid, rgb)
-    return (right, down) if clear > CLEAR and max(abs(right), abs(down)) <= REACH_PX else (0, 0)
+    height, width = rgb.shape[-2:]
+    least = max(1, math.ceil(math.sqrt(height * width / MOST_PIXELS)))
+    for reach, smaller in ((REACH_PX // 2, 2 * least), (REACH_PX, least)):
+        if 2 * least == smaller and height / valid.shape[-2] < 2 * smaller:
+            continue  # no larger than twice the low map: nothing is gained
+        size = (height // smaller, width // smaller)
+        seen = resize_rgb(rgb, size)
+        right, down, clear = best_shift(sharpen(size), edges_known(valid, size), seen, reach)
+        shift = (round(right * width / size[1]), round(down * height / size[0]))
+        if shift == (0, 0):
+            return 0, 0
+    return shift if clear > CLEAR and max(abs(right), abs(down)) < REACH_PX + 0.5 else (0, 0)
 
 
-def best_shift(low: Depth, valid: Mask, rgb: Rgb) -> tuple[int, int, float]:
-    """The best shift right and down, and by how many standard errors it beats none.
+def best_shift(sharp: Depth, known: Mask, rgb: Rgb, reach: int) -> tuple[float, float, float]:
+    """The best shift of ``sharp`` right and down, up to ``reach`` + 1 px, and by how many standard errors it is best.
 
-    The best one has the largest sum of depth edge (of the enlarged map) times colour edge, along each axis for
-    itself. The picture's blocks vote: the standard error is the root of their gains' sum of squares.
+    The best one has the largest sum of depth edge times colour edge, along each axis for itself, and is told to parts
+    of a pixel by the parabola through its neighbours. The picture's blocks vote: the standard error is the root of
+    their gains' sum of squares. Edges count where ``known``; all three are of one size (1, ., H, W).
     """
-    height, width = size = (rgb.shape[-2], rgb.shape[-1])
-    margin = REACH_PX + 1
+    height, width = rgb.shape[-2:]
+    margin = reach + 1
     side = 2 * margin + 1
-    if min(size) <= 2 * margin + 2 or not bool(valid.any()):
-        return 0, 0, 0.0
-    scores = torch.zeros(side * side, BLOCKS * BLOCKS)
+    if min(height, width) <= 2 * margin + BLOCKS:
+        return 0.0, 0.0, 0.0
+    tall, wide = (-(-(n - 2 * margin) // BLOCKS) for n in (height, width))
+    scores = torch.zeros(BLOCKS * BLOCKS, side, side)
     for axis in (-1, -2):
-        weight = _depth_edges(low, valid, size, axis)
-        weight[:margin], weight[-margin:], weight[:, :margin], weight[:, -margin:] = 0, 0, 0, 0
-        colour = _slope(rgb, axis).amax(dim=1)[0]
+        depth, colour = _depth_edges(sharp, known, axis), _slope(rgb, axis).amax(dim=1)[0]
         colour = colour / (colour + 2 * colour.mean() + 1e-6)  # a few strong edges must not decide alone
-        rows, columns = torch.nonzero(weight, as_tuple=True)
-        step = max(1, -(-len(rows) // MOST_POINTS))
-        rows, columns = rows[::step], columns[::step]
-        block, values = rows * BLOCKS // height * BLOCKS + columns * BLOCKS // width, weight[rows, columns] * step
-        for i in range(side * side):
-            met = values * colour[rows + i // side - margin, columns + i % side - margin]
-            scores[i] += torch.bincount(block, met, minlength=BLOCKS * BLOCKS)
-    best = int(scores.sum(1).argmax())
-    gains = (scores[best] - scores[len(scores) // 2]).double()
+        inner = depth[margin : height - margin, margin : width - margin]
+        depth, colour = (
+            F.pad(x, (0, wide * BLOCKS - width + 2 * margin, 0, tall * BLOCKS - height + 2 * margin))
+            for x in (inner, colour)
+        )
+        mine = depth.unfold(0, tall, tall).unfold(1, wide, wide).flatten(0, 1)
+        around = colour.unfold(0, tall + 2 * margin, tall).unfold(1, wide + 2 * margin, wide).flatten(0, 1)
+        shape = (around.shape[-2], around.shape[-1])
+        met = torch.fft.rfft2(around) * torch.fft.rfft2(mine, s=shape).conj()
+        scores += torch.fft.irfft2(met, s=shape)[:, :side, :side]
+    total = scores.sum(0)
+    row, column = divmod(int(total.argmax()), side)
+    gains = (scores[:, row, column] - scores[:, margin, margin]).double()
     error = float(gains.square().sum().sqrt())
-    return best % side - margin, best // side - margin, float(gains.sum()) / error if error > 0 else 0.0
+    clear = float(gains.sum()) / error if error > 0 else 0.0
+    return _peak(total[row], column) - margin, _peak(total[:, column], row) - margin, clear
 
 
-def _depth_edges(low: Depth, valid: Mask, size: Size, axis: int) -> torch.Tensor:
-    """How steep the enlarged map (H, W) is along ``axis``, SLOPE to STEEP above 0; 0 beside holes."""
-    smooth = enlarge(fill(low, valid), size)
-    near = torch.maximum(smooth, 0.01 * smooth.max()).clamp(min=1e-9)
-    steep = _slope(smooth, axis) / near * (size[axis] / low.shape[axis])
-    sure, _ = resize((~grow(~valid, 1)).float(), torch.ones_like(valid), size, "nearest")
-    return ((steep - SLOPE).clamp(0, STEEP) * sure)[0, 0]
+def edges_known(valid: Mask, size: Size) -> Mask:
+    """Where edges of the sharpened depth are none that were made up in a hole, (1, 1, *size)."""
+    made_up = grow(wide_holes(valid, GAP_LOW_PX), 1).float()
+    return resize(made_up, torch.ones_like(valid), size, "nearest")[0] < 0.5
+
+
+def _peak(values: torch.Tensor, at: int) -> float:
+    """Where the parabola through the value at ``at`` and its two neighbours is highest."""
+    if not 0 < at < len(values) - 1:
+        return at
+    before, here, after = values[at - 1 : at + 2].tolist()
+    bend = 2 * here - before - after
+    return at + (after - before) / (2 * bend) if bend > 0 else at
+
+
+def _depth_edges(sharp: Depth, known: Mask, axis: int) -> torch.Tensor:
+    """How steep the map (H, W) is along ``axis``, SLOPE to STEEP above 0; 0 where not ``known``."""
+    near = torch.maximum(sharp, 0.01 * sharp.max()).clamp(min=1e-9)
+    return ((_slope(sharp, axis) / near - SLOPE).clamp(0, STEEP) * known)[0, 0]
 
 
 def _slope(x: torch.Tensor, axis: int) -> torch.Tensor:

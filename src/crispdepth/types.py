@@ -51,8 +51,14 @@ class Model(nn.Module):
     inputs: ClassVar[tuple[str, ...]]
     kind: ClassVar[str] = "metric"
     wants_clean: ClassVar[bool] = False  # whether predict calms and completes its low map first
+    leaves_relief: ClassVar[bool] = False  # whether predict puts fine relief back that it took for noise
     one_size: ClassVar[bool] = False  # whether an exported file holds but one size of picture
     bytes_per_pixel: ClassVar[int] = 340  # peak memory of the whole process over the result's pixels, without tiles
+
+    @property
+    def single(self) -> Model:
+        """Itself, or the model of which this one takes the mean over several views."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -99,9 +105,10 @@ class Prediction:
     of the depth)) where the model estimates its error, else 1 / (1 + low pixels to the nearest reading).
     ``error``: (H, W) float32, the mean absolute error to expect, in the unit of ``depth``; None where the model
     does not estimate it.
-    ``shift_px``: how far right and down the depth was moved to fit the picture (``align``).
+    ``shift_px``: how far right and down the depth must move to fit the picture; with ``align="auto"`` it was moved.
     ``noise``: the standard deviation of the noise that was taken out of the low map first, in the unit of ``depth``; 0
     where it was left as it is.
+    ``averaged``: its readings were taken for means of what their pixels cover (``kernel`` of ``predict``).
     ``twice``: the model ran twice, since single readings are missing all over: see ``once`` of ``predict``.
     ``classes``: (H, W) uint8, numbers into ``class_names``, from models that tell classes apart; else None.
     """
@@ -113,6 +120,7 @@ class Prediction:
     error: np.ndarray | None = None
     shift_px: tuple[int, int] = (0, 0)
     noise: float = 0.0
+    averaged: bool = False
     twice: bool = False
     classes: np.ndarray | None = None
     class_names: tuple[str, ...] = ()

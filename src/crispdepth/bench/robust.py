@@ -24,7 +24,7 @@ class Fault:
 
     ``holes``: share of low pixels lost, single ones at random; ``noise``: Gaussian, in shares of the low map's
     range; ``steps``: values it is rounded to; ``shift_px``: the picture moved right and down; ``scale``: enlarged so
-    many times, whatever the others are (0: as they are).
+    many times, whatever the others are (0: as they are); ``align`` as in ``predict``.
     """
 
     kernel: str = "bicubic"
@@ -33,6 +33,7 @@ class Fault:
     steps: int = 0
     shift_px: int = 0
     scale: float = 0
+    align: str = "off"
 
     def sensed(self, sample: Sample, scale: float, seed: int) -> Sample:
         """``sample`` with the low map and the picture that this sensor gives."""
@@ -59,6 +60,7 @@ FAULTS: dict[str, Fault] = {
     **{f"{share:.0%} holes": Fault(holes=share) for share in (0.1, 0.3, 0.6, 0.8, 0.95)},
     **{f"noise {share:.1%} of the range": Fault(noise=share) for share in (0.005, 0.01, 0.02, 0.05)},
     **{f"picture shifted by {px} px": Fault(shift_px=px) for px in (1, 2, 4, 8)},
+    **{f"the same {px} px, --align guide": Fault(shift_px=px, align="guide") for px in (2, 4, 8)},
     **{f"rounded to {steps} steps": Fault(steps=steps) for steps in (255, 63)},
     **{f"low map by {kernel}": Fault(kernel=kernel) for kernel in KERNELS if kernel not in ("bicubic", "bicubic-8bit")},
     **{f"enlarged {scale:g} times": Fault(scale=scale) for scale in (2, 3.5, 4, 8, 16, 32)},
@@ -77,7 +79,7 @@ def measure(
         for fault_name, fault in faults.items():
             seen = fault.sensed(sample, scale, seed=done)
             for name, model in models.items():
-                made = careful(model, seen).depth
+                made = careful(model, seen, align=fault.align).depth
                 totals[name][fault_name] += _rmse(made, sample, fault.scale or scale) / len(readers)
         if progress:
             progress(done, len(readers))

@@ -136,6 +136,7 @@ class Crisp(Model):
 
     inputs: ClassVar[tuple[str, ...]] = ("low", "rgb")
     wants_clean: ClassVar[bool] = True
+    leaves_relief: ClassVar[bool] = True
     bytes_per_pixel: ClassVar[int] = 720  # at x2; at x4 and more less than half
 
     def __init__(self, config: CrispConfig = CrispConfig()) -> None:

@@ -19,11 +19,15 @@ from crispdepth.types import Depth, Local, Mask, Model, Rgb, Size
 
 @dataclass(frozen=True)
 class CtktConfig:
-    """``stages``: back-projections in each DSRNet; ``blocks``: residual blocks before each; ``width``: channels."""
+    """``stages``: back-projections in each DSRNet; ``blocks``: residual blocks before each; ``width``: channels.
+
+    ``levels``: it learnt from truths in whole numbers, and answers in such where all readings are whole: of what can
+    only be whole, the median, which the least absolute error asks for, is whole."""
 
     stages: int = 3
     blocks: int = 4
     width: int = 48
+    levels: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,19 +60,28 @@ class Ctkt(Model):
     def __init__(self, config: CtktConfig = CtktConfig()) -> None:
         super().__init__()
         self.config = config
+        vars(self).update(leaves_relief=not config.levels)
         self.x2, self.x4 = (DSRNet(f, config.stages, config.blocks, config.width) for f in (2, 4))
 
     def forward(self, low: Depth, valid: Mask, size: Size) -> Depth:
         """``low`` (b, 1, h, w) and its mask to (b, 1, *size), in the unit of ``low``."""
         x, middle, span = normalised(low, valid)
-        return restored(self.enlarged(x, valid, size).depth, valid, middle, span)
+        return self._whole(restored(self.enlarged(x, valid, size).depth, valid, middle, span), low, valid)
+
+    def _whole(self, depth: Depth, low: Depth, valid: Mask) -> Depth:
+        """``depth`` in whole numbers where it is to be, and all readings of ``low`` are."""
+        if not self.config.levels:
+            return depth
+        broken = (valid & (low != low.round())).any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
+        return torch.where(broken, depth, depth.round())
 
     def local(self, low: Depth, valid: Mask, rgb: Rgb | None) -> Local:
         """``forward``, once the low map's range is known and its holes are filled."""
         x, middle, span = normalised(low, valid)
 
         def run(maps: tuple[torch.Tensor, ...], _: Rgb | None, size: Size) -> tuple[Depth, None]:
-            return restored(self.enlarged(maps[0], maps[1], size).depth, valid, middle, span), None
+            depth = restored(self.enlarged(maps[0], maps[1], size).depth, valid, middle, span)
+            return self._whole(depth, low, valid), None
 
         return Local((x, valid), run, HALO_LOW_PX)
 

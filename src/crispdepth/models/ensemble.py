@@ -28,11 +28,17 @@ class SelfEnsemble(Model):
         super().__init__()
         self.model = model
         vars(self).update(inputs=model.inputs, kind=model.kind, wants_clean=model.wants_clean)
+        vars(self).update(leaves_relief=model.leaves_relief)
         vars(self).update(bytes_per_pixel=model.bytes_per_pixel + 32)
         if hasattr(model, "estimate"):
             self.estimate = self._estimate
         if hasattr(model, "local"):
             self.local = self._local
+
+    @property
+    def single(self) -> Model:
+        """The model that sees the views."""
+        return self.model
 
     def forward(self, low: Depth, valid: Mask, rgb: Rgb) -> Depth:
         """``low`` (b, 1, h, w), its mask, ``rgb`` (b, 3, H, W) to depth (b, 1, H, W) in the unit of ``low``."""

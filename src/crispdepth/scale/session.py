@@ -21,7 +21,6 @@ from crispdepth import batch
 from crispdepth.atomic import held_folder, shown, sweep
 from crispdepth.engines import Converted, Wanted, opened
 from crispdepth.job import Job, Settings
-from crispdepth.models.ensemble import SelfEnsemble
 from crispdepth.outputs import Output, outputs_of, write_all
 from crispdepth.scale.manifest import DONE, Row, write_part
 from crispdepth.scale.overlap import overlapped
@@ -96,7 +95,7 @@ class Session:
         self.bulk = bulk
         self.store = Store(bulk.target)
         self.model, self.choice = opened(bulk.model, bulk.wanted)
-        self.network = self.model.model if isinstance(self.model, SelfEnsemble) else self.model  # which an engine runs
+        self.network = self.model.single  # which an engine runs
         self.plan = Plan(self.store.open(PLAN))
         self.settings = self._settled()
         self.asked_rightly = False  # once it is known that not every item fails

@@ -386,6 +386,7 @@ RECIPES: dict[str, Recipe] = {
     "ctkt-gpu": CtktRecipe(**_ON_GPU),
     "ctkt-levels": CtktRecipe(
         start="ctkt",
+        network=CtktConfig(blocks=5, width=64, levels=True),
         sensors=dataclasses.replace(CtktRecipe().sensors, in_levels=1.0, turned=0.5, noisy=0.05, holed=0.1),
         patches=((4, 160), (4, 160), (4, 160), (3, 256)),
         steps=4_200,

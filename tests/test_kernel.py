@@ -1,0 +1,132 @@
+"""Kernel: whether a low map's readings are means is told from our networks' result, and a second run allows for it."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import crispdepth as cd
+from crispdepth.batch import Job, Settings, run, run_video
+from crispdepth.data.scenes import scenes
+from crispdepth.degradation import add_noise, downsample, punch_holes
+from crispdepth.inference import Careful, careful
+from crispdepth.kernel import as_bicubic, averaged, share
+from crispdepth.models.catalog import load
+from crispdepth.types import InputError, Sample
+
+
+@cache
+def seen(seed: int, kernel: str, scale: float = 4) -> Sample:
+    scene = scenes(1, 160, 208, seed=seed)
+    assert scene.depth is not None
+    low, valid = downsample(scene.depth, torch.ones_like(scene.depth, dtype=torch.bool), scale, kernel)
+    return Sample(rgb=scene.rgb, depth=scene.depth, low=low, valid=valid)
+
+
+def error(made: Careful, sample: Sample) -> float:
+    assert sample.depth is not None
+    return float((made.depth - sample.depth)[..., 6:-6, 6:-6].square().mean().sqrt())
+
+
+SEEDS = (51, 52, 53, 54)
+
+
+@pytest.mark.parametrize("name", ["crisp", "crisp-tiny", "ctkt"])
+@pytest.mark.parametrize("scale", [2, 4])
+def test_means_are_told_from_bicubic_maps_and_allowed_for(name: str, scale: float) -> None:
+    model, told, before, after = load(name), 0, 0.0, 0.0
+    for seed in SEEDS:
+        usual, means = seen(seed, "bicubic", scale), seen(seed, "average", scale)
+        assert not careful(model, usual, (160, 208)).averaged
+        made = careful(model, means, (160, 208))
+        told += made.averaged
+        before += error(careful(model, means, (160, 208), once=True), means)
+        after += error(made, means)
+    assert told >= 3
+    assert after < 0.95 * before
+
+
+def test_by_the_truth_itself_means_become_what_bicubic_gives() -> None:
+    usual, means = seen(51, "bicubic"), seen(51, "average")
+    assert usual.depth is not None
+    assert usual.low is not None
+    assert means.low is not None
+    assert usual.valid is not None
+    torch.testing.assert_close(as_bicubic(usual.depth, means.low), usual.low)
+    assert share(usual.depth, usual.low, usual.valid) == pytest.approx(0, abs=1e-4)
+    assert share(usual.depth, means.low, usual.valid) == pytest.approx(1, abs=1e-4)
+    half = (usual.low + means.low) / 2
+    assert share(usual.depth, half, usual.valid) == pytest.approx(0.5, abs=1e-4)
+    assert averaged(usual.depth, half, usual.valid)
+
+
+def test_where_nothing_tells_readings_are_taken_for_bicubic_ones() -> None:
+    means = seen(51, "average")
+    assert means.depth is not None
+    assert means.low is not None
+    assert means.valid is not None
+    generator = torch.Generator().manual_seed(0)
+    few = punch_holes(means.valid, 0.6, generator)
+    assert not averaged(means.depth, means.low, few)
+    assert not averaged(means.depth, means.depth, torch.ones_like(means.depth, dtype=torch.bool))  # no larger
+    assert not averaged(torch.full_like(means.depth, 2), torch.full_like(means.low, 2), means.valid)
+    span = float(means.low.max() - means.low.min())
+    model = load("crisp-tiny")
+    for denoise in ("auto", "off"):
+        usual = seen(52, "bicubic")
+        assert usual.low is not None
+        noisy = Sample(rgb=usual.rgb, low=add_noise(usual.low, 0.03 * span, generator), valid=usual.valid)
+        assert not careful(model, noisy, denoise=denoise).averaged
+
+
+def test_what_is_said_of_the_kernel_holds_and_filters_see_what_was_measured() -> None:
+    usual, means = seen(51, "bicubic"), seen(51, "average")
+    low, rgb = means.low, means.rgb
+    by = {kernel: cd.predict("crisp-tiny", low, rgb, kernel=kernel) for kernel in ("auto", "bicubic", "average")}
+    assert [p.averaged for p in by.values()] == [True, False, True]
+    assert np.array_equal(by["auto"].depth, by["average"].depth)
+    assert not np.array_equal(by["auto"].depth, by["bicubic"].depth)
+    once = cd.predict("crisp-tiny", low, rgb, once=True)
+    assert not once.averaged
+    assert np.array_equal(once.depth, by["bicubic"].depth)
+    assert not cd.predict("fgs", low, rgb).averaged
+    assert cd.predict("fgs", low, rgb, kernel="average").averaged
+    assert cd.predict("crisp-tiny", usual.low, usual.rgb, kernel="average").averaged
+    with pytest.raises(InputError, match="average"):
+        cd.predict("crisp-tiny", low, rgb, kernel="averaged")
+
+
+def test_holes_stay_holes_where_means_are_allowed_for() -> None:
+    means = seen(51, "average")
+    assert means.valid is not None
+    valid = means.valid.clone()
+    valid[..., 10:16, 20:28] = False
+    made = cd.predict("crisp-tiny", means.low, means.rgb, valid=valid[0, 0], kernel="average")
+    assert made.averaged
+    assert not made.twice
+    assert not made.valid[44:60, 84:108].any()
+    assert np.isfinite(made.depth).all()
+
+
+def test_a_job_and_a_film_say_so(tmp_path: Path) -> None:
+    for folder in ("low", "rgb"):
+        (tmp_path / folder).mkdir()
+    for number, kernel in enumerate(("average", "bicubic", "average")):
+        sample = seen(51 + number, kernel)
+        assert sample.low is not None
+        assert sample.rgb is not None
+        np.save(tmp_path / "low" / f"{number}.npy", sample.low[0, 0].numpy())
+        colours = (sample.rgb[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+        Image.fromarray(colours).save(tmp_path / "rgb" / f"{number}.png")
+    jobs = [Job(tmp_path / f"low/{n}.npy", tmp_path / f"{n}.npy", tmp_path / f"rgb/{n}.png") for n in range(3)]
+    model = load("crisp-tiny")
+    alone = [any(line.startswith("kernel") for line in run(job, model, Settings())) for job in jobs]
+    assert alone == [True, False, True]
+    said: list[str] = []
+    assert run_video(jobs, model, Settings(), None, said.extend) == []
+    assert sum(line.startswith("kernel") for line in said) == 3  # decided once: two of three
