@@ -138,7 +138,7 @@ def _prompt_depth_anything(size: str) -> Entry:
 def _eight_views(name: str, needs: str, inputs: tuple[str, ...] = ("low", "rgb")) -> Entry:
     return Entry(
         build=partial(load, name + PLUS),
-        task=f"{needs}: the mean of what {name} says of eight views; sharper, eight times as long",
+        task=f"{needs}: the mean of what {name} says of eight views; sharper, nine times as long",
         source=f"{name}'s weights; views as in EDSR+ (Lim et al., CVPR workshops 2017)",
         inputs=inputs,
     )
