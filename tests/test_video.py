@@ -258,6 +258,13 @@ def test_a_film_is_moved_by_one_shift_where_its_frames_disagree(
     failures = batch.run_video(jobs, load("bicubic"), batch.Settings(unit="mm", align="auto"), None, said.extend)
     assert len(failures) == 1
     assert sum("3 px right and 3 px down" in line and "whole film" in line for line in said) == 4
+    each = iter([(3, 4), (4, 3), (0, 0), (3, 3)])  # what only looks, tells once, and moves nothing
+    said.clear()
+    batch.run_video(jobs, load("crisp-tiny"), batch.Settings(unit="mm"), None, said.extend)
+    told = [line for line in said if line.startswith("align")]
+    assert len(told) == 1
+    assert "3 px right and 3 px down" in told[0]
+    assert "--align auto" in told[0]
 
 
 def test_an_error_of_opencv_is_that_frames_failure_and_the_others_are_done(

@@ -115,7 +115,7 @@ def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
             unit=low.depth_unit,
             size=_size(read),
             align=settings.align,
-            shift=None if settings.align == "look" else settings.shift,
+            shift=settings.shift,
             denoise=settings.denoise,
             kernel=settings.kernel,
             once=settings.once,
@@ -421,10 +421,10 @@ def _alike(jobs: Sequence[Job], model: Model, settings: Settings) -> Settings:
     if settings.denoise == "auto":
         settings = replace(settings, denoise="on" if model.wants_clean and 2 * sum(noises) > len(noises) else "off")
     if settings.kernel == "auto" and model.wants_clean and not settings.once:
-        means = []
+        means, plain = [], replace(settings, align="off", shift=None)
         for job in _few(jobs, KERNEL_FRAMES):
             with suppress(*FAULTS):  # said when its turn comes
-                means.append(worked(read(job, settings), model)[0].result.averaged)
+                means.append(worked(read(job, plain), model)[0].result.averaged)
         settings = replace(settings, kernel="average" if 2 * sum(means) > len(means) else "bicubic")
     filled = 2 * sum(holes) > len(holes) or settings.kernel == "average"
     return replace(settings, once=settings.once or not filled)
@@ -480,12 +480,17 @@ def run_video(
     jobs = [jobs[i] for i in in_order([job.start.name for job in jobs])]
     settings, _ = settled(jobs, settings, video=True)
     settings = _alike(jobs, model, settings)
+    notes = []
+    if settings.align == "look":  # told once, and no more looked at
+        if settings.shift not in (None, (0, 0)):
+            notes.append(_align_line(settings.shift, settings.align) + ALL)
+        settings = replace(settings, align="off", shift=None)
     if preview is None:
-        return _frames(jobs, model, settings, progress, None)
+        return _frames(jobs, model, settings, progress, None, notes)
     failures: list[str] = []
     try:
         with film(*preview) as show:
-            failures += _frames(jobs, model, settings, progress, show)
+            failures += _frames(jobs, model, settings, progress, show, notes)
     except InputError as error:
         failures.append(str(error))
     return failures
@@ -497,16 +502,20 @@ def _frames(
     settings: Settings,
     progress: Callable[[list[str]], None] | None,
     show: Callable[[np.ndarray], None] | None,
+    notes: Sequence[str],
 ) -> list[str]:
-    """The frames of ``run_video``: each is written when those after it that it waits for have been seen."""
+    """The frames of ``run_video``: each is written when those after it that it waits for have been seen; the first
+    that is says ``notes``, too."""
     failures: list[str] = []
+    told: list[Job] = []
     steady, waiting = SteadyFilm(), deque[tuple[Work, list[str]]]()
 
     def write() -> None:
         (work, lines), said = waiting.popleft(), list[str]()
         try:
             work = replace(work, result=steady.pop())
-            said = lines + written(work)
+            said = [*lines, *(() if told else notes), *written(work)]
+            told.append(work.job)
             if show is not None:
                 assert settings.span is not None
                 show(film_frame(work.result, kept_of(work)[0], work.rgb, settings.span))
