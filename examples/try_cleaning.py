@@ -65,7 +65,7 @@ def noise(folder: Path, quick: bool) -> str:
                     assert sample.depth is not None
                     assert sample.depth_valid is not None
                     size = (sample.depth.shape[-2], sample.depth.shape[-1])
-                    made = [careful(model, sample, size, denoise).depth for denoise in ("off", "auto")]
+                    made = [careful(model, sample, size, denoise=denoise).depth for denoise in ("off", "auto")]
                     off.append(torch.tensor([float(mad(x, sample.depth, sample.depth_valid)) for x in made]))
             before, after = torch.stack(off).mean(0).tolist()
             cells.append(f"{before:.2f}, {after:.2f}")

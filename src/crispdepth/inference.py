@@ -121,7 +121,8 @@ def predict(
         raise InputError(f"--align {align} compares the depth with the colours: pass --rgb (rgb=…)")
     if rgb_map is not None and ("rgb" in model.inputs or align != "off"):
         rgb_map = resize_rgb(rgb_map, size)
-    made = careful(model, Sample(rgb=rgb_map, low=low_map, valid=mask), size, align, denoise, kernel, once, shift)
+    seen = Sample(rgb=rgb_map, low=low_map, valid=mask)
+    made = careful(model, seen, size, align=align, shift=shift, denoise=denoise, kernel=kernel, once=once)
     result = _prediction(made.depth, made.error, mask, unit)
     result = replace(result, noise=made.noise, averaged=made.averaged, twice=made.twice, shift_px=made.shift)
     return _moved(result, made.shift) if align == "auto" else result
@@ -145,11 +146,12 @@ def careful(
     model: Model,
     sample: Sample,
     size: Size | None = None,
+    *,
     align: str = "off",
+    shift: tuple[int, int] | None = None,
     denoise: str = "auto",
     kernel: str = "auto",
     once: bool = False,
-    shift: tuple[int, int] | None = None,
 ) -> Careful:
     """As ``estimated``, of one low map; the last five as in ``predict``, but the depth stays where it is.
 
