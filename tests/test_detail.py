@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crispdepth.degradation import add_noise, downsample, quantise
-from crispdepth.detail import FLAT, SHARE, put_back
+from crispdepth.detail import SHARE, put_back
 from crispdepth.geometry import enlarge, missing
 from crispdepth.inference import careful
 from crispdepth.models.catalog import load
@@ -46,7 +46,6 @@ def test_a_flat_map_gets_the_share_and_the_unit_does_not_matter() -> None:
     lost = enlarge(missing(plain, low, everywhere(low)), SIZE)
     torch.testing.assert_close((made - plain)[..., :50], SHARE * lost[..., :50], atol=2e-4, rtol=0.05)
     torch.testing.assert_close(put_back(plain * 1000, low * 1000, everywhere(low)), made * 1000, rtol=1e-4, atol=1e-3)
-    assert FLAT < 0.5
 
 
 @pytest.mark.parametrize("what", ["noise", "rounding", "one value", "no reading"])

@@ -35,7 +35,7 @@ from crispdepth.video import SteadyFilm, check_sides, film, film_frame, in_order
 SPAN_FRAMES, SPAN_VALUES = 50, 20_000  # frames looked at for the colours of a film, readings of each
 USUAL_M = (0.15, 300.0)  # medians beyond are mostly a wrong unit
 SHIFT_FRAMES, KERNEL_FRAMES = 15, 3  # of a film, looked at for its shift, noise and holes, and for its kernel
-ALL = " (one shift for the whole film)"
+ONE_SHIFT = " (one shift for the whole film)"
 FAULTS = (InputError, OSError, MemoryError, RuntimeError, cv2.error)  # of one file, which do not stop the others
 
 
@@ -121,7 +121,7 @@ def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
             once=settings.once,
         )
         if settings.align in ("guide", "auto") or result.shift_px != (0, 0):
-            lines.append(_align_line(result.shift_px, settings.align) + ("" if settings.shift is None else ALL))
+            lines.append(_align_line(result.shift_px, settings.align) + ("" if settings.shift is None else ONE_SHIFT))
         lines += _noise_lines(result, settings.denoise)
         if result.averaged:
             lines.append("kernel   readings are means of what their pixels cover: the model ran twice, to allow for it")
@@ -483,7 +483,7 @@ def run_video(
     notes = []
     if settings.align == "look":  # told once, and no more looked at
         if settings.shift not in (None, (0, 0)):
-            notes.append(_align_line(settings.shift, settings.align) + ALL)
+            notes.append(_align_line(settings.shift, settings.align) + ONE_SHIFT)
         settings = replace(settings, align="off", shift=None)
     if preview is None:
         return _frames(jobs, model, settings, progress, None, notes)

@@ -345,7 +345,7 @@ Noise above 0.5 % of the range is taken out before Crisp and Ctkt see a map (doc
 on the two noisy Middlebury scenes. Its strength and patches were chosen on made-up ones, which would have taken a
 smaller search window; that, and what counts as noise at all, was settled after a look at these scenes and pairs. That
 both are blind to fine relief in flat places, which is put back last (detail.py), was found on the Middlebury and Lu
-pairs, where it brings 3 % at x4: made-up scenes have none. On those it was only bounded how much harm it may do, with
+pairs, where it helps most at x4: made-up scenes have none. On those it was only bounded how much harm it may do, with
 noise, rounding and other kernels; how flat is flat, and how much is put back, was settled after a look at the pairs.
 When readings count as means (kernel.py), and when a + sees what its first run lacked, was chosen on made-up scenes, and
 the pairs were looked at, too.
