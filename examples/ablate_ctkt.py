@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--side", type=int, default=160, help="of the patches, four a step")
     asked = parser.parse_args()
-    words = [f"patches=[[4,{asked.side}]]", "ema=0.99"]
+    words = [f"patches=[[4,{asked.side}]]", "ema=0.99", "sensors.in_levels=0", "network.levels=false"]
     folder, rows, seeds = asked.folder / f"{asked.steps}-steps-{asked.side}", asked.rows, asked.seeds.split(",")
     if asked.quick:
         rows, seeds, asked.steps = ["all, DENet agrees, trained before"], ["0"], 2

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,13 @@ from PIL import Image
 from reference.plain import bicubic_rmse
 
 from crispdepth.about import FIGURES
-from crispdepth.bench import report
+from crispdepth.bench import evaluation, report
 from crispdepth.bench.evaluation import evaluate, usual_protocol
 from crispdepth.bench.protocol import PROTOCOLS
 from crispdepth.bench.report import fitting, table, write_json, write_numbers
+from crispdepth.inference import predict
 from crispdepth.models.catalog import load, sharpeners
-from crispdepth.types import InputError, Sample
+from crispdepth.types import InputError, Prediction, Sample
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,6 +60,28 @@ def test_levels_are_measured_rounded_too_and_metres_are_not(levels: Path) -> Non
     made = evaluate(load("bicubic"), "scenes", scale=4, protocol="ctkt").metrics
     assert math.isnan(made["mad_rounded"])
     assert made["mad"] > 0
+
+
+@pytest.mark.parametrize(
+    ("protocol", "model", "asked"),
+    [("ctkt", "ctkt", True), ("ctkt", "ctkt+", True), ("ctkt", "bicubic", False), ("fdsr", "ctkt", False)],
+)
+def test_whole_levels_are_asked_for_by_protocol_ctkt_alone(
+    levels: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, model: str, asked: bool
+) -> None:
+    said = []
+
+    def watched(*parts: Any, **named: Any) -> Prediction:
+        said.append(named["levels"])
+        return predict("bicubic", **{name: x for name, x in named.items() if name != "levels"})
+
+    monkeypatch.setattr(evaluation, "predict", watched)
+    about = evaluate(load(model), "middlebury", levels, 4, protocol).heading
+    assert said == [asked] * 3
+    assert ("whole levels asked" in about) is (protocol == "ctkt")
+    said.clear()
+    evaluate(load(model), "scenes", scale=4, protocol=protocol)
+    assert not any(said)  # metres
 
 
 def test_a_model_and_a_folder_may_be_given_by_name(levels: Path) -> None:

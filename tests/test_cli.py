@@ -306,3 +306,19 @@ def test_bench_speed_writes_what_it_measured(tmp_path: Path) -> None:
     assert result["unit_conv_ms"] > 0
     assert result["models"]["crisp"]["parameters"] > 1e6
     assert result["models"]["bicubic"].keys() >= {"ms", "peak_mb", "parameters"}
+
+
+def test_levels_stay_levels_where_asked_for(tmp_path: Path) -> None:
+    rows, columns = np.indices((24, 32))
+    low = (rows + 1.7 * columns + 60 * (columns > 10) + 1).round().astype(np.uint8)
+    Image.fromarray(low).save(tmp_path / "low.png")
+    words = ["predict", "--low", tmp_path / "low.png", "--scale", "4", "-o", tmp_path / "large.npy"]
+    done = crispdepth(*words, "--unit", "disparity", "--levels")
+    assert done.returncode == 0, done.stderr
+    made = np.load(tmp_path / "large.npy")
+    assert made.shape == (96, 128)
+    assert (made == made.round()).all()
+    (tmp_path / "large.npy").unlink()
+    refused(crispdepth(*words, "--unit", "mm", "--levels"), "whole numbers.*leave it out")
+    refused(crispdepth("predict", "--rgb", tmp_path / "low.png", "--levels", "-o", tmp_path / "large.npy"), "add --low")
+    assert not (tmp_path / "large.npy").exists()

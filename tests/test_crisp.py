@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from crispdepth.bench.evaluation import evaluate
@@ -143,6 +145,16 @@ def test_without_colours_the_picture_is_not_seen(scene: Sample) -> None:
             assert torch.equal(network(low, valid, rgb), network(low, valid, 1 - rgb)) != colours
 
 
+@pytest.mark.parametrize("config", [SMALL, replace(SMALL, colours=False), replace(SMALL, phase=False)])
+def test_the_stem_reads_2x2_pixels_as_channels_of_one(config: CrispConfig) -> None:
+    network = shuffled(config)
+    full = torch.rand(2, 5 if config.colours else 2, 32, 48)
+    coarse = torch.rand(2, 8 if config.phase else 2, 16, 24)
+    with torch.inference_mode():
+        plain = network.stem(torch.cat([F.pixel_unshuffle(full, 2), coarse], 1))
+        torch.testing.assert_close(network._entered(full, coarse), plain, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("small", "size", "grid"),
     [((30, 40), (240, 320), (240, 320)), ((40, 80), (187, 333), (160, 320)), ((40, 80), (120, 160), (160, 320))],
@@ -154,7 +166,7 @@ def test_sizes_between_the_steps_are_resampled(
     network = shuffled()
     low = torch.rand(1, 1, *small) + 1
     seen: list[tuple[int, ...]] = []
-    network.stem.register_forward_hook(lambda _, given, __: seen.append(tuple(given[0].shape[-2:])))
+    network.down[0].register_forward_hook(lambda _, given, __: seen.append(tuple(given[0].shape[-2:])))
     with torch.inference_mode():
         made = network.staged(low, torch.ones_like(low, dtype=torch.bool), torch.rand(1, 3, *size))
     assert made.depth.shape[-2:] == made.error.shape[-2:] == made.sides[0].shape[-2:] == size

@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from crispdepth import inference
 from crispdepth.data.augmentation import EASY, sensed
 from crispdepth.data.scenes import scenes
 from crispdepth.data.textures import Dice
 from crispdepth.degradation import downsample
-from crispdepth.geometry import enlarge, fill
+from crispdepth.engines import Choice, prepared
+from crispdepth.geometry import enlarge, fill, level_step
+from crispdepth.inference import estimated, predict
 from crispdepth.losses import root_square
 from crispdepth.models.catalog import load
 from crispdepth.models.classical import Bicubic
@@ -35,7 +39,7 @@ from crispdepth.training.distilled import (
 from crispdepth.training.examples import Batch, Scenes, example
 from crispdepth.training.recipes import ROLES, CtktRecipe, changed, find
 from crispdepth.training.run import train
-from crispdepth.types import InputError, Sample
+from crispdepth.types import InputError, Model, Sample, Size
 
 SMALL = CtktConfig(stages=2, blocks=1, width=8)
 RECIPE = CtktRecipe(
@@ -391,7 +395,7 @@ def test_a_guided_teacher_stands_in_for_denet_and_does_not_learn(batch: Batch, t
     values = made.terms(batch)
     assert set(values) == {"resolution", "side", "teacher_teaches", "output"}
     told = load("crisp-tiny")(batch["low"], batch["valid"], batch["rgb"])
-    sides = made.resolved(batch["low"], batch["valid"], (48, 48)).sides
+    sides = made.resolved(batch["low"], batch["valid"], (48, 48), batch["step"]).sides
     learns = [who_learns(error(side, batch["depth"]), error(told, batch["depth"]), "pixel") for side in sides]
     expected = torch.stack([exchange(side, told, w) for side, w in zip(sides, learns, strict=True)]).mean()
     torch.testing.assert_close(values["output"], expected, rtol=1e-4, atol=1e-6)
@@ -480,7 +484,7 @@ def test_scales_come_from_the_recipe_and_8_bit_maps_hold_whole_levels(scene: Sam
         sizes.add(low.shape[-1])
         values = low.unique()
         step = float((values[1:] - values[:-1]).min())
-        assert 1 / 256 < step < 1 / 59
+        assert 1 / 256 < step < 1 / 31
         torch.testing.assert_close((low / step).round() * step, low, rtol=0, atol=0.05 * step)
     assert sizes == {32, 64}
 
@@ -492,7 +496,9 @@ def test_in_levels_truth_and_low_map_hold_the_same_whole_levels(seed: int, scene
     assert seen.low is not None
     values = seen.depth.unique()
     levels = round(1 / float((values[1:] - values[:-1]).min()))
-    assert 60 <= levels <= 255
+    assert 32 <= levels <= 255
+    assert seen.step is not None
+    assert round(1 / float(seen.step[0])) == levels
     for x in (seen.depth, seen.low):
         torch.testing.assert_close((x * levels).round() / levels, x, rtol=0, atol=1e-5)
     smooth = sensed(scene, Dice(seed, "cpu"), dataclasses.replace(EASY, eight_bit=1, whole_scales=(4,)), (4, 4)).depth
@@ -521,31 +527,84 @@ def test_it_learns_a_few_maps_by_heart() -> None:
     assert float(loss.detach()) < 0.4 * float(plain)
 
 
-def test_one_that_learnt_whole_levels_answers_in_them_where_all_readings_are_whole() -> None:
+def stairs(height: int, width: int) -> torch.Tensor:
+    """A slope and a step in whole levels, without noise."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return (1.7 * columns + rows + 60 * (columns > width / 3)).round()[None, None]
+
+
+def test_a_network_hears_of_levels_only_if_told_and_only_where_a_map_is_in_such() -> None:
     torch.manual_seed(0)
-    low = (torch.rand(2, 1, 12, 16) * 40).round()
-    low[1, 0, 3, 4] += 0.5
+    network = Ctkt(CtktConfig(width=8, blocks=1, levels=True))
+    assert Ctkt(CtktConfig(width=8, blocks=1)).in_levels is None
+    low = torch.cat([stairs(12, 16), stairs(12, 16) + 0.5, stairs(12, 16) / 4])
     valid = torch.ones_like(low, dtype=torch.bool)
-    plain, levels = Ctkt(CtktConfig(width=8, blocks=1)), Ctkt(CtktConfig(width=8, blocks=1, levels=True))
-    levels.load_state_dict(plain.state_dict())
     with torch.inference_mode():
-        exact, told = plain(low, valid, (24, 32)), levels(low, valid, (24, 32))
-        valid[1, 0, 3, 4] = False
-        all_whole = levels(low, valid, (24, 32))
-    assert not torch.equal(exact[:1], exact[:1].round())
-    assert torch.equal(told[:1], exact[:1].round())
-    assert torch.equal(told[1:], exact[1:])
-    assert torch.equal(all_whole, all_whole.round())  # what no sensor read does not count
-    assert plain.leaves_relief
-    assert not levels.leaves_relief
-    assert not load("ctkt-levels").leaves_relief
+        for name, weight in network.named_parameters():
+            if name.endswith("leave.weight"):
+                weight.normal_(std=0.02)
+            elif name.endswith("enter.0.weight"):
+                weight[:, 4] = 3.0  # what it hears of the step
+    told = network.in_levels
+    assert told is not None
+    with torch.inference_mode():
+        plain, heard = network(low, valid, (24, 32)), told(low, valid, (24, 32))
+    changed = [bool((x - y).abs().max() > 1e-3) for x, y in zip(plain, heard, strict=True)]
+    assert changed == [True, False, False]
 
 
-def test_the_package_holds_whole_levels_for_ctkt_levels_alone() -> None:
-    low = (torch.rand(1, 1, 12, 16, generator=torch.Generator().manual_seed(1)) * 90).round()
+def test_level_step_is_one_level_of_maps_in_levels_and_0_of_others() -> None:
+    low = stairs(12, 16)
     valid = torch.ones_like(low, dtype=torch.bool)
-    for name, whole in (("ctkt-levels", True), ("ctkt", False)):
-        model = load(name)
-        with torch.inference_mode():
-            made = model(low, valid, (48, 64))
-        assert bool((made == made.round()).all()) is whole
+    assert float(level_step(low, valid)) == pytest.approx(1 / float(low.max() - low.min()))
+    odd = low.clone()
+    odd[0, 0, 3, 4] += 0.5
+    assert float(level_step(odd, valid)) == 0
+    valid[0, 0, 3, 4] = False
+    assert float(level_step(odd, valid)) > 0  # what no sensor read does not count
+    for other in (low / 8, (low / 8).round(), low * 40, torch.zeros_like(low)):  # metres, few levels, millimetres
+        assert float(level_step(other, torch.ones_like(valid))) == 0
+    assert float(level_step(low, torch.zeros_like(valid))) == 0
+
+
+@pytest.mark.parametrize("name", ["ctkt", "ctkt+"])
+@pytest.mark.parametrize("engine", ["torch", "bf16"])
+def test_levels_are_drawn_where_asked_for(name: str, engine: str) -> None:
+    model = prepared(load(name), Choice("torch", "cpu", "float32" if engine == "torch" else "bf16", ""))
+    low = stairs(24, 32).numpy()[0, 0]
+    asked = {"low": low, "unit": "disparity", "size": (96, 128)}
+    surface, kept = predict(model, **asked), predict(model, **asked, levels=True)
+    assert (kept.depth == kept.depth.round()).all()
+    assert (surface.depth != surface.depth.round()).mean() > 0.5
+    assert 0 < np.abs(surface.depth - kept.depth).mean() < 0.6
+
+
+def test_levels_are_refused_where_there_are_none() -> None:
+    low = stairs(24, 32).numpy()[0, 0]
+    with pytest.raises(InputError, match="leave it out"):
+        predict("ctkt", low=low, unit="mm", size=(96, 128), levels=True)
+    with pytest.raises(InputError, match="--model ctkt"):
+        predict("bicubic", low=low, unit="disparity", size=(96, 128), levels=True)
+    rgb = np.zeros((96, 128, 3), np.uint8)
+    with pytest.raises(InputError, match="--model ctkt"):
+        predict("crisp", low=low, rgb=rgb, unit="disparity", levels=True)
+
+
+def test_scattered_holes_in_levels_are_filled_with_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    low = stairs(48, 64)
+    low[:, :, torch.rand(48, 64, generator=torch.Generator().manual_seed(1)) < 0.2] = 0
+    model = load("ctkt")
+    seen: list[torch.Tensor] = []
+
+    def watched(model: Model, sample: Sample, size: Size | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        assert sample.low is not None
+        seen.append(sample.low)
+        return estimated(model, sample, size)
+
+    monkeypatch.setattr(inference, "estimated", watched)
+    kept = predict(model, low=low, unit="disparity", size=(96, 128), levels=True)
+    assert kept.twice
+    assert len(seen) == 2
+    assert torch.equal(seen[1], seen[1].round())
+    assert bool((seen[1] > 0).all())
+    assert (kept.depth == kept.depth.round()).all()

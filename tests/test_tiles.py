@@ -20,7 +20,7 @@ from crispdepth.models.symbiotic import Symbiotic
 from crispdepth.tiles import _spans, tileable, tiled
 from crispdepth.types import Depth, InputError, Mask, Model, Rgb, Size
 
-TILED = ("crisp", "crisp-tiny", "ctkt", "ctkt-levels", "crisp+", "ctkt+", "bicubic", "joint-bilateral", "guided", "fgs")
+TILED = ("crisp", "crisp-tiny", "ctkt", "crisp+", "ctkt+", "bicubic", "joint-bilateral", "guided", "fgs")
 FEW = 0.06  # of the pixels
 
 

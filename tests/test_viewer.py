@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_cli import crispdepth
 
 from crispdepth import desk as desk_module
@@ -171,6 +172,23 @@ def test_depth_that_no_png_holds_is_shown_and_told_at_the_download(desk: Desk, t
                 download(run, "sharp.png")
             assert "“Unit of the 16-bit PNG” kitti" in desk.told(caught.value, run)
             assert download(run, "sharp.png", "kitti").is_file()
+
+
+def test_levels_and_a_second_run_are_asked_for_as_by_the_command(desk: Desk, tmp_path: Path) -> None:
+    rows, columns = np.indices((24, 32))
+    low = (rows + 1.7 * columns + 60 * (columns > 10) + 1).round().astype(np.uint8)
+    low[np.random.default_rng(0).random(low.shape) < 0.2] = 0
+    Image.fromarray(low).save(tmp_path / "low.png")
+    files, words = {"low": tmp_path / "low.png"}, ["--low", tmp_path / "low.png", "--unit", "disparity", "--scale", "4"]
+    for wishes, more in (({}, []), ({"levels": True}, ["--levels"]), ({"again": False}, ["--once"])):
+        run = ready(desk, "ctkt", files, unit="disparity", scale="4", **wishes)
+        done = crispdepth("predict", *words, *more, "-o", tmp_path / "sharp.npy")
+        assert done.returncode == 0, done.stderr
+        assert download(run, "sharp.npy").read_bytes() == (tmp_path / "sharp.npy").read_bytes(), more
+        assert ("twice" in " ".join(run.lines)) is ("--once" not in more)
+    with pytest.raises(InputError) as caught:
+        ready(desk, "ctkt", files, unit="mm", scale="4", levels=True)
+    assert "“whole levels” is for whole numbers" in desk.told(caught.value)
 
 
 @pytest.mark.parametrize(

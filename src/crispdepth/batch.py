@@ -119,6 +119,7 @@ def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
             denoise=settings.denoise,
             kernel=settings.kernel,
             once=settings.once,
+            levels=settings.levels,
         )
         if settings.align in ("guide", "auto") or result.shift_px != (0, 0):
             lines.append(_align_line(result.shift_px, settings.align) + ("" if settings.shift is None else ONE_SHIFT))

@@ -133,6 +133,9 @@ def predict(
     once: Annotated[
         bool, typer.Option("--once", help="Run our networks once even where holes are scattered or readings are means")
     ] = False,
+    levels: Annotated[
+        bool, typer.Option("--levels", help="The truth is in whole levels, as 8-bit disparity: the result, too (ctkt)")
+    ] = False,
     calib: Annotated[
         str | None, typer.Option(help="Middlebury's calib.txt: --low is its disparity, and becomes metres")
     ] = None,
@@ -200,6 +203,7 @@ def predict(
         denoise=denoise,
         kernel=kernel,
         once=once,
+        levels=levels,
         calib=calib,
         focal_px=focal,
     )
@@ -280,6 +284,7 @@ def batch_many(
     denoise: Annotated[str, typer.Option(help="auto on off, as in predict")] = "auto",
     kernel: Annotated[str, typer.Option(help="auto bicubic average, as in predict")] = "auto",
     once: Annotated[bool, typer.Option("--once", help="As in predict")] = False,
+    levels: Annotated[bool, typer.Option("--levels", help="As in predict")] = False,
     min_confidence: Annotated[float | None, typer.Option(help="As in predict; confidence/ holds the files")] = None,
     confidence_max: Annotated[float | None, typer.Option(help="As in predict")] = None,
     keep_holes: Annotated[bool, typer.Option(help="Leave holes instead of filling them")] = False,
@@ -325,6 +330,7 @@ def batch_many(
         denoise=denoise,
         kernel=kernel,
         once=once,
+        levels=levels,
     )
     job = bulk.Bulk(source, target, model, settings, suffix, chunk, Wanted(engine, device, precision))
     runner = bulk.here if ray is None else on_ray.OnRay(ray, workers, cpus, gpus)

@@ -195,6 +195,8 @@ def _settings(wishes: Mapping[str, Any], files: Mapping[str, Path]) -> Settings:
         nan_holes=bool(wishes.get("nan_holes")) and depth_there,
         align="auto" if wishes.get("align") and depth_there else "look",
         denoise="auto" if wishes.get("denoise", True) or not depth_there else "off",
+        once=not wishes.get("again", True) and depth_there,
+        levels=bool(wishes.get("levels")) and depth_there,
         min_confidence=number("min_confidence") if sure else None,
         confidence_max=number("confidence_max") if sure else None,
     )

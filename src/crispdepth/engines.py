@@ -189,7 +189,7 @@ class Converted(Model):
     def __init__(self, model: Model, engine: str) -> None:
         super().__init__()
         vars(self).update(_told(model))
-        self.model, self.suffix = model, ".onnx" if engine == "onnx" else ".xml"
+        self.model, self.engine, self.suffix = model, engine, ".onnx" if engine == "onnx" else ".xml"
         self.graphs: list[Graph] = []
         if hasattr(model, "estimate"):
             self.estimate = self._both
@@ -200,6 +200,12 @@ class Converted(Model):
         """As the model's own."""
         depth: Depth = self._graph(parts).forward(**parts)
         return depth
+
+    @property
+    def in_levels(self) -> Model | None:
+        """The model that is told of levels, converted, too."""
+        told = self.model.in_levels
+        return None if told is None else Converted(told, self.engine)
 
     def prepare(self, low: Size, size: Size) -> None:
         """Make now the file for maps of ``low`` pixels enlarged to ``size``, unless it serves these sizes alone."""
@@ -244,6 +250,12 @@ class OnDevice(Model):
         """As the model's own."""
         depth: Depth = self._run(self.model, **parts)
         return depth
+
+    @property
+    def in_levels(self) -> Model | None:
+        """The model that is told of levels, on the same device."""
+        told = self.model.in_levels
+        return None if told is None else OnDevice(told, str(self.device), self.dtype)
 
     def _local(self, *parts: torch.Tensor | None) -> Local:
         work: Local = self._run(self.model.local, *parts)  # type: ignore[arg-type]

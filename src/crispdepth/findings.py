@@ -56,6 +56,8 @@ FIELDS = {  # of the page, by the option that a message names; longer ones first
     "--nan-holes": "“NaN and inf mean no reading”",
     "--align auto": "“move the depth”",
     "--denoise off": "“take noise out” unticked",
+    "--once": "“run twice” unticked",
+    "--levels": "“whole levels”",
     "--min-confidence": "“Least confidence”",
     "--confidence-max": "“Full confidence”",
     "--confidence": "the confidence",

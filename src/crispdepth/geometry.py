@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from crispdepth.exportable import exporting, resized
 from crispdepth.types import Depth, Mask, Rgb, Size
 
+LEVELS_OF_RANGE = 32, 255  # a map of so many whole levels is one in levels; of fewer or more, hardly of 8 bits
 LEVELS = 12  # halvings of an exported graph's `fill`: low maps of up to 4096 pixels a side
 RIDDLED = 0.05  # of a low map: so many scattered holes are worth a second run
 KERNELS = ("bicubic", "bicubic-plain", "average", "nearest")
@@ -135,6 +136,17 @@ def normalised(low: Depth, valid: Mask) -> tuple[Depth, torch.Tensor, torch.Tens
     span = torch.where(some, top - bottom, 0)
     x = torch.where(valid, (low - middle) / torch.where(span > 0, span, 1), 0)
     return fill(x, valid), middle, span
+
+
+def level_step(low: Depth, valid: Mask) -> torch.Tensor:
+    """One level as a share of the range, (b, 1, 1, 1), where ``low`` is in levels: all its readings are whole numbers,
+    32 to 255 (LEVELS_OF_RANGE) from least to most; 0 elsewhere. Metres are never so: all whole, and so far apart."""
+    top = torch.where(valid, low, -torch.inf).amax(dim=(1, 2, 3), keepdim=True)
+    bottom = torch.where(valid, low, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
+    span = top - bottom
+    whole = ~(valid & (low != low.round())).any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
+    in_levels = whole & (span >= LEVELS_OF_RANGE[0]) & (span <= LEVELS_OF_RANGE[1])
+    return torch.where(in_levels, 1 / torch.where(in_levels, span, 1), 0)
 
 
 def restored(depth: Depth, valid: Mask, middle: torch.Tensor, span: torch.Tensor) -> Depth:

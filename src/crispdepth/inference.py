@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from crispdepth.confidence import from_distance, from_error, trusted
 from crispdepth.detail import put_back
 from crispdepth.formats.raw import MAX_PIXELS
-from crispdepth.geometry import enlarge, missing, resize_rgb, riddled
+from crispdepth.geometry import LEVELS_OF_RANGE, enlarge, level_step, missing, resize_rgb, riddled
 from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
 from crispdepth.kernel import KERNEL, as_bicubic, as_taken, averaged
 from crispdepth.models.catalog import load
@@ -50,6 +50,7 @@ def predict(
     denoise: str = "auto",
     kernel: str = "auto",
     once: bool = False,
+    levels: bool = False,
 ) -> Prediction:
     """Sharpen a low-resolution depth map, or find depth in a picture alone: give it what the sensor gave you.
 
@@ -76,6 +77,8 @@ def predict(
     shrunken so, which our networks take for granted; "auto" tells from their result.
     ``once``: else our networks run twice where single readings are missing all over (what the first run says in the
     holes counts as read in the second), and where readings are means.
+    ``levels``: the true depth is in whole levels, as the 8-bit disparity of ``low``, and so shall the result be (Ctkt
+    only); else its smooth surface is drawn.
     ``focal_px``: for models of a picture alone that depend on it (Symbiotic): the camera's focal length in pixels of
     ``rgb``; None means the one they learnt with.
 
@@ -91,8 +94,8 @@ def predict(
             raise InputError(
                 "this model looks at the picture alone: leave out --low (low=…), or choose another --model"
             )
-        if (align, denoise, kernel, once) != ("off", "auto", "auto", False):
-            raise InputError("--align, --denoise, --kernel and --once are about depth that was measured: leave it out")
+        if (align, denoise, kernel, once, levels) != ("off", "auto", "auto", False, False):
+            raise InputError("--align, --denoise, --kernel, --once and --levels are about measured depth: leave it out")
         return _from_rgb(model, rgb, size, focal_px)
     if focal_px is not None:
         raise InputError(
@@ -122,7 +125,8 @@ def predict(
     if rgb_map is not None and ("rgb" in model.inputs or align != "off"):
         rgb_map = resize_rgb(rgb_map, size)
     seen = Sample(rgb=rgb_map, low=low_map, valid=mask)
-    made = careful(model, seen, size, align=align, shift=shift, denoise=denoise, kernel=kernel, once=once)
+    options: dict[str, Any] = {"align": align, "shift": shift, "denoise": denoise, "kernel": kernel, "once": once}
+    made = careful(model, seen, size, levels=levels, **options)
     result = _prediction(made.depth, made.error, mask, unit)
     result = replace(result, noise=made.noise, averaged=made.averaged, twice=made.twice, shift_px=made.shift)
     return _moved(result, made.shift) if align == "auto" else result
@@ -152,44 +156,65 @@ def careful(
     denoise: str = "auto",
     kernel: str = "auto",
     once: bool = False,
+    levels: bool = False,
 ) -> Careful:
-    """As ``estimated``, of one low map; the last five as in ``predict``, but the depth stays where it is.
+    """As ``estimated``, of one low map; the options as in ``predict``, but the depth stays where it is.
 
     1. Noise is taken out of the low map (noise.py), and the picture is put in place (shift.py).
     2. A second run, where it is needed, sees scattered holes filled and means turned into what the model takes readings
        for (kernel.py), both by the result of the first, taken down to the low map. A model that takes the mean of
        several views is run on one first; the views then see a map that also has what the first run lacked of it.
-    3. Fine relief that the model left out is put back (detail.py).
+    3. Fine relief that the model left out is put back (detail.py), or levels that it drew are made whole.
 
     The expected error is that of the first run if the second saw what was not measured, and grows by what is left of
     the noise.
     """
+    model = _told_of_levels(model, sample) if levels else model
     sample, noise = denoised(model, sample, denoise)
     sample, shift = _placed(model, sample, align, shift, "off" if noise else denoise)
     low, valid = sample.low, sample.valid
     if once or low is None or valid is None:
         depth, error = estimated(model, sample, size)
-        return Careful(_finished(model, depth, sample, noise), _with_noise(error, noise), noise, False, False, shift)
+        depth = _finished(model, depth, sample, noise, levels)
+        return Careful(depth, _with_noise(error, noise), noise, False, False, shift)
     first = model.single if model.wants_clean else model
     depth, error = estimated(first, sample, size)
     holes, means = model.wants_clean and riddled(valid), _means(model, kernel, depth, low, valid, noise)
     seen, everywhere = low, valid
     if means:
         seen = as_bicubic(depth, low)
-    elif first is not model and not noise and as_taken(depth, low, valid):
+    elif first is not model and not noise and not levels and as_taken(depth, low, valid):
         seen = low + missing(depth, low, valid)
     if holes:
         everywhere = torch.ones_like(valid)
-        seen = torch.where(valid, seen, enlarge(depth, (low.shape[-2], low.shape[-1])))
+        filled = enlarge(depth, (low.shape[-2], low.shape[-1]))
+        seen = torch.where(valid, seen, filled.round() if levels else filled)
     if holes or means or first is not model:
         again = replace(sample, low=torch.where(everywhere, seen, 0), valid=everywhere)
         depth, expected = estimated(model, again, size)
         error = error if holes or means else expected
-    return Careful(_finished(model, depth, sample, noise), _with_noise(error, noise), noise, means, holes, shift)
+    depth = _finished(model, depth, sample, noise, levels)
+    return Careful(depth, _with_noise(error, noise), noise, means, holes, shift)
 
 
-def _finished(model: Model, depth: Depth, sample: Sample, noise: float) -> Depth:
-    """``depth`` with the fine relief that ``model`` left out."""
+def _told_of_levels(model: Model, sample: Sample) -> Model:
+    """``model``, told of levels. Raises InputError if it has learnt none, or the map is in none."""
+    if model.in_levels is None:
+        raise InputError("this model draws no levels: take --model ctkt, or leave --levels (levels=…) out")
+    if sample.low is None or sample.valid is None or not level_step(sample.low, sample.valid).any():
+        least, most = LEVELS_OF_RANGE
+        raise InputError(
+            f"--levels (levels=…) is for whole numbers, {least} to {most} from least to most, as 8-bit disparity has "
+            "them: leave it out"
+        )
+    return model.in_levels
+
+
+def _finished(model: Model, depth: Depth, sample: Sample, noise: float, levels: bool) -> Depth:
+    """``depth`` with the fine relief that ``model`` left out, or in whole ``levels``: the median of what can only be
+    whole, which the least absolute error asks for, is whole."""
+    if levels:
+        return depth.round()
     if noise or not model.leaves_relief or sample.low is None or sample.valid is None:
         return depth
     return put_back(depth, sample.low, sample.valid)

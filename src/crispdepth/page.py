@@ -105,6 +105,8 @@ def _fields(desk: Desk, given: Mapping[str, Path]) -> dict[str, Any]:
         made["nan_holes"] = gr.Checkbox(label="NaN and inf mean no reading")
         made["align"] = gr.Checkbox(label="move the depth onto the picture where it is a few px off")
         made["denoise"] = gr.Checkbox(True, label="take noise out of the depth first")
+        made["again"] = gr.Checkbox(True, label="run twice where holes are scattered or readings are means")
+        made["levels"] = gr.Checkbox(label="the truth is in whole levels, as 8-bit disparity: the result too (ctkt)")
         made["min_confidence"] = gr.Textbox(label="Least confidence", placeholder="1 of ARKit's 2, or 0.5")
         made["confidence_max"] = gr.Textbox(
             label="Full confidence", placeholder="100 or 255, if the file does not tell"

@@ -60,6 +60,11 @@ class Model(nn.Module):
         """Itself, or the model of which this one takes the mean over several views."""
         return self
 
+    @property
+    def in_levels(self) -> Model | None:
+        """The same weights, told that the true depth is in whole levels, as 8-bit disparity; None: it learnt none."""
+        return None
+
 
 @dataclass(frozen=True)
 class Local:

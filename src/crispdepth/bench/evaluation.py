@@ -12,6 +12,7 @@ import torch
 
 from crispdepth.bench.protocol import PROTOCOLS, Protocol
 from crispdepth.data.sets import SETS, find
+from crispdepth.geometry import level_step
 from crispdepth.inference import predict
 from crispdepth.metrics import METRICS, confusion, mean_iou
 from crispdepth.models.catalog import load
@@ -98,7 +99,7 @@ def evaluate(
     for done, (key, read) in enumerate(readers.items(), start=1):
         try:
             for sample in row.prepare(read(), scale, set_name, map_unit):
-                out = _predicted(model, sample, map_unit)
+                out = _predicted(model, sample, map_unit, row.levels)
                 if sample.low is not None:
                     seen.append(out.depth.shape[-1] / sample.low.shape[-1])
                 images.append(_measure(out, sample, row, set_name, map_unit))
@@ -153,14 +154,16 @@ def _mean(values: list[float]) -> float:
     return sum(finite) / len(finite) if finite else math.nan
 
 
-def _predicted(model: Model, sample: Sample, map_unit: str) -> Prediction:
+def _predicted(model: Model, sample: Sample, map_unit: str, levels: bool = False) -> Prediction:
     assert sample.depth is not None
     size = (sample.depth.shape[-2], sample.depth.shape[-1])
     if "low" in model.inputs:
         if sample.low is None:
             raise InputError(f"{sample.name} has no low map, which this model needs")
         unit = "m" if map_unit == "m" else "relative"
-        return predict(model, low=sample.low, rgb=sample.rgb, valid=sample.valid, unit=unit, size=size)
+        levels = levels and model.in_levels is not None and map_unit == "levels"
+        levels = levels and sample.valid is not None and bool(level_step(sample.low, sample.valid).any())
+        return predict(model, low=sample.low, rgb=sample.rgb, valid=sample.valid, unit=unit, size=size, levels=levels)
     matrix = sample.intrinsics if hasattr(model, "for_focal") else None
     focal_px = None if matrix is None else float(matrix[0, 0, 0])
     return predict(model, rgb=sample.rgb, size=size, focal_px=focal_px)

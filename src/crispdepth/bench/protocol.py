@@ -33,7 +33,8 @@ class Protocol:
     low map's smallest value, to the next square whose side is a multiple of this; only the frame is measured.
     ``window``: only pixels count whose row and column lie within these shares of the frame (top, bottom, left,
     right). ``lowest_px``: so many of the frame's lowest rows and middle columns are shown to the model (the KB
-    crop); the window is still that of the whole. ``metrics``: what is measured. ``sets``: whose usual protocol
+    crop); the window is still that of the whole. ``levels``: models that can are asked for whole levels
+    (``Model.in_levels``), in sets that hold such. ``metrics``: what is measured. ``sets``: whose usual protocol
     it is. ``normalisation`` says what the authors did before their network; it changes no linear kernel, and our models
     normalise by the low map alone, since nobody has the truth's range. The average is always the mean of per-image
     values.
@@ -51,6 +52,7 @@ class Protocol:
     square_px: int | None = None
     window: tuple[float, float, float, float] | None = None
     lowest_px: Size | None = None
+    levels: bool = False
     metrics: tuple[str, ...] = OF_SHARPNESS
     sets: tuple[str, ...] = ()
     headline: str = "rmse"
@@ -85,6 +87,8 @@ class Protocol:
             parts.append(f"rows {top:.3f}–{bottom:.3f}, columns {left:.3f}–{right:.3f} of the frame")
         if self.crop_px:
             parts.append(f"squares of {self.crop_px} px")
+        if self.levels and unit == "levels":
+            parts.append("whole levels asked of models that draw them")
         if self.square_px:
             parts.append(f"padded to a square of n x {self.square_px} px")
         return " · ".join([*parts, "mean of per-image values"])
@@ -250,6 +254,7 @@ PROTOCOLS: dict[str, Protocol] = {
         used_by="CTKT, PMBANet, HCGNet",
         kernel_levels="bicubic-8bit",
         border_px=0,
+        levels=True,
         metrics=OF_LEVELS,
         headline="mad",
     ),

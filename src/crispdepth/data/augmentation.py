@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from crispdepth.data.textures import Dice
 from crispdepth.degradation import add_noise, bicubic_8bit, blur, punch_holes, quantise, shift
-from crispdepth.geometry import grow, resize
+from crispdepth.geometry import LEVELS_OF_RANGE, grow, resize
 from crispdepth.types import Depth, InputError, Mask, Rgb, Sample, Size
 
 WHOLE_SCALES = (2, 3, 4, 4, 4, 4, 6, 8, 8, 8, 8, 8, 12, 16, 16, 16, 16, 24, 32)  # drawn evenly: 8 most often
@@ -23,8 +23,8 @@ class Sensors:
     ``whole``: a whole scale from ``whole_scales``, else any from 1.5 to 32, a third of them different along the
     two axes. ``kernels``: drawn from KERNELS, else antialiased bicubic. ``rounded``: 8-bit or coarser steps.
     ``eight_bit``: instead of all that, made as protocol ``ctkt`` does: antialiased bicubic on whole 8-bit levels.
-    ``in_levels``: the same, and the true depth holds whole levels itself, as a file of 8-bit disparity does: what is
-    learnt then has their steps, where ``eight_bit`` alone teaches the smooth surface behind them.
+    ``in_levels``: the same without noise, and the true depth holds whole levels itself, as a file of 8-bit disparity
+    does; the network is told, and learns their steps, where ``eight_bit`` alone teaches the surface behind them.
     ``inverse``: disparity instead of depth. ``fattened``: near things a pixel larger than in the picture, on some
     sides, as stereo and structured light see them. ``bent``: silhouettes lie up to two pixels off, here to one side
     and there to the other, and their narrow gaps are closed or their thin ends lost, as a matching window's size
@@ -79,9 +79,11 @@ EASY = Sensors(
 
 @dataclass(frozen=True)
 class Seen(Sample):
-    """A training example. ``inverse`` (b, 1, 1, 1): True where its depth counts disparity, near things the most."""
+    """A training example. ``inverse`` (b, 1, 1, 1): True where its depth counts disparity, near things the most.
+    ``step`` (b, 1, 1, 1): the one in which its depth comes and the network is told of, else 0."""
 
     inverse: torch.Tensor | None = None
+    step: torch.Tensor | None = None
 
 
 def sensed(sample: Sample, dice: Dice, sensors: Sensors, scale_limits: tuple[float, float] = (1.5, 32)) -> Seen:
@@ -105,7 +107,9 @@ def sensed(sample: Sample, dice: Dice, sensors: Sensors, scale_limits: tuple[flo
         dice, depth, low_size(dice, (depth.shape[-2], depth.shape[-1]), sensors, scale_limits), sensors, levels
     )
     rgb = recoloured(dice, rgb, sensors)
-    return Seen(rgb=rgb, low=low, valid=valid, depth=depth, depth_valid=known, name=sample.name, inverse=inverse)
+    step = torch.zeros(len(depth), 1, 1, 1, device=depth.device) if levels is None else 1 / levels
+    parts = {"rgb": rgb, "low": low, "valid": valid, "depth": depth, "depth_valid": known}
+    return Seen(**parts, name=sample.name, inverse=inverse, step=step)
 
 
 def _one(dice: Dice, share: float) -> bool:
@@ -191,7 +195,7 @@ def low_map(
         low = _shrunk(source, size, kernel)
         steps = torch.round(dice.spread(60, 255, b, 1, 1, 1))
         low = torch.where(dice.chance(sensors.rounded, b, 1, 1, 1), quantise(low, steps), low)
-    noise = dice.spread(0.002, 0.05, b, 1, 1, 1) * dice.chance(sensors.noisy, b, 1, 1, 1)
+    noise = dice.spread(0.002, 0.05, b, 1, 1, 1) * dice.chance(0 if levels is not None else sensors.noisy, b, 1, 1, 1)
     low = low + noise * (add_noise(torch.ones_like(low), 1.0, dice.generator) - 1) * (0.3 + low)
     valid = torch.ones_like(low, dtype=torch.bool)
     if _one(dice, min(1.0, 2 * sensors.holed)):
@@ -201,8 +205,8 @@ def low_map(
 
 
 def _levels(dice: Dice, count: int) -> torch.Tensor:
-    """How many of the 256 levels each image has: 60 to 255, (b, 1, 1, 1)."""
-    return torch.round(dice.spread(60, 255, count, 1, 1, 1))
+    """How many of the 256 levels each image has, (b, 1, 1, 1)."""
+    return torch.round(dice.spread(*LEVELS_OF_RANGE, count, 1, 1, 1))
 
 
 def _eight_bit(depth: Depth, size: Size, levels: torch.Tensor) -> Depth:

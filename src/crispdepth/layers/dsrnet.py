@@ -68,27 +68,34 @@ class DSRNet(nn.Module):
 
     Changes count in the local contrast (the range of 3x3 readings) and are added to the bicubic enlargement, which an
     untrained network therefore returns. The network also sees each reading as a share of that range: a small step is
-    the same question as a large one.
+    the same question as a large one. ``steps``: it is also told in which steps the values come.
     """
 
-    def __init__(self, factor: int, stages: int, blocks: int, width: int) -> None:
+    def __init__(self, factor: int, stages: int, blocks: int, width: int, steps: bool = False) -> None:
         super().__init__()
         self.factor = factor
-        self.enter = nn.Sequential(nn.Conv2d(4, width, 3, padding=1), nn.ReLU(inplace=True))
+        self.enter = nn.Sequential(nn.Conv2d(4 + int(steps), width, 3, padding=1), nn.ReLU(inplace=True))
         self.stages = nn.ModuleList(Stage(factor, blocks, width) for _ in range(stages))
         self.back = nn.ModuleList(nn.Conv2d(factor**2 + 1, width, 3, padding=1, bias=False) for _ in range(stages - 1))
 
-    def forward(self, x: Depth, seen: torch.Tensor, guide: list[torch.Tensor] | None = None) -> Enlarged:
+    def forward(
+        self,
+        x: Depth,
+        seen: torch.Tensor,
+        guide: list[torch.Tensor] | None = None,
+        step: torch.Tensor | None = None,
+    ) -> Enlarged:
         """``x`` (b, 1, h, w), normalised and without holes, and where it was measured (1, else 0).
 
         ``guide``: features (b, width, h, w) to be added before each stage, such as what ``crisp`` sees in a picture.
+        ``step`` (b, 1, 1, 1), as ``x`` is: in which the true depth comes, 0 for a smooth one; asked for by ``steps``.
         """
         near, far = local_range(x, torch.ones_like(x, dtype=torch.bool), radius=1)
         contrast = far - near + TINY
         size = (x.shape[-2] * self.factor, x.shape[-1] * self.factor)
         plain, unit = enlarge(x, size), F.interpolate(contrast, size, mode="bilinear")
-        start = torch.cat([x, (x - near) / contrast - 0.5, contrast.log() / 4, seen], 1)
-        inner = self.enter(start.contiguous(memory_format=torch.channels_last))
+        known = [x, (x - near) / contrast - 0.5, contrast.log() / 4, seen, *([] if step is None else [step / contrast])]
+        inner = self.enter(torch.cat(known, 1).contiguous(memory_format=torch.channels_last))
         changes = inner.new_zeros(len(x), self.factor**2, x.shape[-2], x.shape[-1])
         sides: list[Depth] = []
         features: list[torch.Tensor] = []

@@ -172,12 +172,6 @@ CATALOG: dict[str, Entry] = {
         source="after Sun et al., Cross-task knowledge transfer (CTKT), CVPR 2021; trained on made-up scenes only",
         inputs=("low",),
     ),
-    "ctkt-levels": Entry(
-        build=partial(Ctkt.from_file, WEIGHTS / "ctkt-levels.safetensors"),
-        task="low depth alone, of a file in whole levels (8-bit disparity): draws their steps, which ctkt smooths",
-        source="as ctkt, trained on made-up scenes in whole levels (crispdepth train ctkt-levels)",
-        inputs=("low",),
-    ),
     "crisp+": _eight_views("crisp", "RGB + low depth"),
     "ctkt+": _eight_views("ctkt", "low depth alone", ("low",)),
     "naima-small": Entry(

@@ -247,10 +247,10 @@ class Crisp(Model):
         known = _padded(known)
         full = [known[:, :2]] if not self.config.colours else [_padded(rgb - 0.5), known[:, :2]]
         strength, seen = F.avg_pool2d(known[:, 2:], FOLD).split(1, dim=1)
-        parts = [F.pixel_unshuffle(torch.cat(full, 1), FOLD), torch.log(strength + TINY) / 4 + 0.5, seen]
+        coarse = [torch.log(strength + TINY) / 4 + 0.5, seen]
         if self.config.phase:
-            parts.append(_phase(valid, size, (seen.shape[-2], seen.shape[-1])))
-        x = self.stem(torch.cat(parts, 1).contiguous(memory_format=torch.channels_last))
+            coarse.append(_phase(valid, size, (seen.shape[-2], seen.shape[-1])))
+        x = self._entered(torch.cat(full, 1), torch.cat(coarse, 1))
         kept = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
             x = _through(blocks, x, octaves)
@@ -262,6 +262,17 @@ class Crisp(Model):
             x = _through(self.decoder[level], kept[level + 1] + self.up[level](x), octaves)
             features[QUARTER * 2**level] = x
         return {n: f[..., : (size[0] + n - 1) // n, : (size[1] + n - 1) // n] for n, f in features.items()}
+
+    def _entered(self, full: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+        """The stem of ``full``'s 2x2 pixels as channels of one (pixel unshuffle), and of ``coarse``, which has one for
+        them. A convolution with larger kernels and a stride says the same, and moves no pixel first."""
+        if exporting():
+            return self.stem(torch.cat([F.pixel_unshuffle(full, FOLD), coarse], 1))
+        c, layout = full.shape[1], torch.channels_last  # of the weights: the result then has it, too
+        fine, rest = self.stem.weight.tensor_split((c * FOLD**2,), dim=1)
+        fine = fine.unflatten(1, (c, FOLD, FOLD)).permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
+        x = F.conv2d(full, fine.contiguous(memory_format=layout), self.stem.bias, stride=FOLD, padding=FOLD)
+        return x.add_(F.conv2d(coarse, rest.contiguous(memory_format=layout), padding=1))
 
     @classmethod
     def from_file(cls, path: Path) -> Self:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from crispdepth.exportable import exporting
-from crispdepth.geometry import enlarge, normalised, restored
+from crispdepth.geometry import enlarge, level_step, normalised, restored
 from crispdepth.layers.dsrnet import HALO_LOW_PX, DSRNet, Enlarged, Residual, cascade, served
 from crispdepth.models import saved
 from crispdepth.types import Depth, Local, Mask, Model, Rgb, Size
@@ -21,8 +21,7 @@ from crispdepth.types import Depth, Local, Mask, Model, Rgb, Size
 class CtktConfig:
     """``stages``: back-projections in each DSRNet; ``blocks``: residual blocks before each; ``width``: channels.
 
-    ``levels``: it learnt from truths in whole numbers, and answers in such where all readings are whole: of what can
-    only be whole, the median, which the least absolute error asks for, is whole."""
+    ``levels``: it is told where the true depth is in whole levels, as a file of 8-bit disparity holds it."""
 
     stages: int = 3
     blocks: int = 4
@@ -51,46 +50,59 @@ class Ctkt(Model):
     A DSRNet for x2 and one for x4 are run one after the other: x8 is x2 then x4, x16 is x4 twice, x32 is x2 and then
     x4 twice; the result is resampled to the size asked for (bicubic). x2 comes first, where the map is small.
     Depth is normalised by the low map's own range; holes are filled smoothly, and a mask tells the network where.
+
+    Maps whose truth is in whole levels (``geometry.level_step``) are a task of their own: the smooth surface behind the
+    steps is wrong there by a quarter of a level. The network has learnt both, and is told by ``in_levels``.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("low",)
     wants_clean: ClassVar[bool] = True
+    leaves_relief: ClassVar[bool] = True
     bytes_per_pixel: ClassVar[int] = 380  # at x2; at x4 and more less than half
 
     def __init__(self, config: CtktConfig = CtktConfig()) -> None:
         super().__init__()
         self.config = config
-        vars(self).update(leaves_relief=not config.levels)
-        self.x2, self.x4 = (DSRNet(f, config.stages, config.blocks, config.width) for f in (2, 4))
+        self.told = False  # of levels
+        self.x2, self.x4 = (DSRNet(f, config.stages, config.blocks, config.width, config.levels) for f in (2, 4))
+
+    @property
+    def in_levels(self) -> Ctkt | None:
+        """The same network, told of levels where a map is in such; None for one that has learnt none."""
+        if not self.config.levels:
+            return None
+        other = Ctkt(self.config).train(self.training)
+        other.x2, other.x4, other.told = self.x2, self.x4, True
+        return other
+
+    def _step(self, low: Depth, valid: Mask) -> torch.Tensor:
+        return level_step(low, valid) if self.told else low.new_zeros(len(low), 1, 1, 1)
 
     def forward(self, low: Depth, valid: Mask, size: Size) -> Depth:
         """``low`` (b, 1, h, w) and its mask to (b, 1, *size), in the unit of ``low``."""
         x, middle, span = normalised(low, valid)
-        return self._whole(restored(self.enlarged(x, valid, size).depth, valid, middle, span), low, valid)
-
-    def _whole(self, depth: Depth, low: Depth, valid: Mask) -> Depth:
-        """``depth`` in whole numbers where it is to be, and all readings of ``low`` are."""
-        if not self.config.levels:
-            return depth
-        broken = (valid & (low != low.round())).any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
-        return torch.where(broken, depth, depth.round())
+        return restored(self.enlarged(x, valid, size, self._step(low, valid)).depth, valid, middle, span)
 
     def local(self, low: Depth, valid: Mask, rgb: Rgb | None) -> Local:
         """``forward``, once the low map's range is known and its holes are filled."""
         x, middle, span = normalised(low, valid)
+        step = self._step(low, valid)
 
         def run(maps: tuple[torch.Tensor, ...], _: Rgb | None, size: Size) -> tuple[Depth, None]:
-            depth = restored(self.enlarged(maps[0], maps[1], size).depth, valid, middle, span)
-            return self._whole(depth, low, valid), None
+            return restored(self.enlarged(maps[0], maps[1], size, step).depth, valid, middle, span), None
 
         return Local((x, valid), run, HALO_LOW_PX)
 
-    def enlarged(self, x: Depth, valid: Mask, size: Size) -> Enlarged:
-        """``x`` (b, 1, h, w), normalised and filled, to ``size``; the rest is as the last DSRNet left it."""
+    def enlarged(self, x: Depth, valid: Mask, size: Size, step: torch.Tensor) -> Enlarged:
+        """``x`` (b, 1, h, w), normalised and filled, to ``size``; the rest is as the last DSRNet left it.
+
+        ``step`` (b, 1, 1, 1): that of the true depth's levels, as a share of the range; 0 for a smooth one.
+        """
         made = Enlarged(x, [], [])
         for factor in cascade((x.shape[-2], x.shape[-1]), size):
             seen = F.interpolate(valid.to(x.dtype), made.depth.shape[-2:])  # whole multiples: nearest
-            made = (self.x2 if factor == 2 else self.x4)(made.depth, seen)
+            told = step if self.config.levels else None
+            made = (self.x2 if factor == 2 else self.x4)(made.depth, seen, step=told)
         if not exporting() and tuple(made.depth.shape[-2:]) == tuple(size):
             return made
         sides = [enlarge(side, size) for side in made.sides]

@@ -40,6 +40,12 @@ class SelfEnsemble(Model):
         """The model that sees the views."""
         return self.model
 
+    @property
+    def in_levels(self) -> Model | None:
+        """The mean over the views of the model that is told of levels."""
+        told = self.model.in_levels
+        return None if told is None else plus(told)
+
     def forward(self, low: Depth, valid: Mask, rgb: Rgb) -> Depth:
         """``low`` (b, 1, h, w), its mask, ``rgb`` (b, 3, H, W) to depth (b, 1, H, W) in the unit of ``low``."""
         return self._mean(low=low, valid=valid, rgb=rgb)[0]

@@ -174,14 +174,15 @@ class CtktTask(Task):
         """Each term of the loss that has a weight, one value each; and the share of pixels at which DENet teaches."""
         recipe, target, known = self.recipe, batch["depth"], batch["known"]
         size = (target.shape[-2], target.shape[-1])
-        sr = _where_known(self.resolved(batch["low"], batch["valid"], size), target, known)
-        weight = self.difficulty(batch, size)
-        off = absolute(sr.depth, target) + recipe.root_square_weight * root_square(sr.depth, target)
+        sr = _where_known(self.resolved(batch["low"], batch["valid"], size, batch["step"]), target, known)
+        weight, smooth = self.difficulty(batch, size), batch["step"] == 0
+        off = absolute(sr.depth, target)
+        off = off + recipe.root_square_weight * smooth.flatten() * root_square(sr.depth, target)
         values = {"resolution": (off * weight).mean()}
         values["side"] = _mean((absolute(side, target) * weight).mean() for side in sr.sides)
-        if recipe.guided_teacher and recipe.output_weight:
+        if recipe.guided_teacher and recipe.output_weight and bool(smooth.any()):
             told = torch.where(known, self.guided(batch["low"], batch["valid"], batch["rgb"], target), target)
-            learns = [who_learns(error(side, target), error(told, target), recipe.roles) for side in sr.sides]
+            learns = [who_learns(error(side, target), error(told, target), recipe.roles) * smooth for side in sr.sides]
             values["teacher_teaches"] = learns[-1].mean()
             values["output"] = _mean(exchange(side, told, w) for side, w in zip(sr.sides, learns, strict=True))
         if not recipe.joint:
@@ -220,10 +221,11 @@ class CtktTask(Task):
         plain = torch.where(batch["known"], plain, batch["depth"])
         return TYPICAL / (absolute(plain, batch["depth"]) + EASIEST)
 
-    def resolved(self, low: Depth, valid: Mask, size: Size) -> Outputs:
-        """DSRNet's answer, in the unit of ``low``; its side outputs are the depth after each stage."""
+    def resolved(self, low: Depth, valid: Mask, size: Size, step: torch.Tensor) -> Outputs:
+        """DSRNet's answer, in the unit of ``low``, told of its ``step`` (b, 1, 1, 1), 0: none; its side outputs are the
+        depth after each stage."""
         x, middle, span = normalised(low, valid)
-        made = self.network.enlarged(x, valid, size)
+        made = self.network.enlarged(x, valid, size, step / span.clamp(min=1e-6))
         depth, *sides = (restored(d.float(), valid, middle, span) for d in (made.depth, *made.sides))
         return Outputs(depth, sides, made.features)
 
@@ -272,7 +274,7 @@ class CtktTask(Task):
         target, bottom, span = _own_unit(depth)
         low, valid = downsample(target, torch.ones_like(depth, dtype=torch.bool), scale)
         with torch.inference_mode():
-            sr = self.resolved(low, valid, (rgb.shape[-2], rgb.shape[-1]))
+            sr = self.resolved(low, valid, (rgb.shape[-2], rgb.shape[-1]), torch.zeros(1, 1, 1, 1, device=rgb.device))
             de = self.estimated(rgb, _no(rgb), low, valid) if recipe.joint else None
             named = "DENet" if de is not None and not recipe.guided_teacher else recipe.guided_teacher
             told = self.guided(low, valid, rgb, target) if de is None or recipe.guided_teacher else de.depth

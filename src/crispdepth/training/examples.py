@@ -214,7 +214,7 @@ def _square(sample: Sample, side: int, dice: Dice, focal_px: float) -> tuple[tor
 
 
 def example(recipe: Recipe, step: int, device: torch.device | str, source: Source) -> Batch:
-    """The batch of one step: rgb, low, valid, depth, known, inverse, a function of the arguments alone."""
+    """The batch of one step: rgb, low, valid, depth, known, inverse, step, a function of the arguments alone."""
     count, side = recipe.patches[step % len(recipe.patches)]
     drawn = recipe.drawn(step)
     exact = source(count, side, TRAINING_SEED + drawn, device, recipe.zoom)
@@ -227,7 +227,7 @@ def example(recipe: Recipe, step: int, device: torch.device | str, source: Sourc
     with torch.inference_mode():
         seen = sensed(exact, dice, sensors, limits)
     parts = {"rgb": seen.rgb, "low": seen.low, "valid": seen.valid, "depth": seen.depth, "known": seen.depth_valid}
-    parts["inverse"] = seen.inverse
+    parts |= {"inverse": seen.inverse, "step": seen.step}
     return {name: part.clone() for name, part in parts.items() if part is not None}
 
 

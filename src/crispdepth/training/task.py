@@ -151,8 +151,8 @@ def begun(kind: type[Network], config: Any, start: str) -> Network:
     """A network of ``kind``: random, or what ``start`` names, a model of the catalog or a file of weights.
 
     That must have this ``config``, or, a Crisp, all of it but ``early``, or, a Ctkt, no number above it; or be a Ctkt
-    with DSRNets of this shape, for a Crisp, which begins with them. What is new says nothing at first, so that the
-    network begins with what that one says. Raises InputError.
+    with DSRNets of this shape, for a Crisp, which begins with them and is told of no steps. What is new says nothing at
+    first, so that the network begins with what that one says. Raises InputError.
     """
     if not start:
         return kind(config)
@@ -162,7 +162,9 @@ def begun(kind: type[Network], config: Any, start: str) -> Network:
         if shape != (config.stages, config.blocks, config.width):
             raise InputError(f"the DSRNets of start={start} have another shape: {before.config}")
         network = kind(config)
-        network.x2, network.x4 = before.x2, before.x4
+        shapes = {name: x.shape for name, x in network.state_dict().items()}
+        parts = {name: x[:, : shapes[name][1]] if x.ndim == 4 else x for name, x in before.state_dict().items()}
+        network.load_state_dict(parts, strict=False)
         return network.train()
     if not isinstance(before, kind):
         raise InputError(f"start={start} is a {type(before).__name__}, and {kind.__name__} is to be trained")
