@@ -199,7 +199,8 @@ def careful(
 
 def _told_of_levels(model: Model, sample: Sample) -> Model:
     """``model``, told of levels. Raises InputError if it has learnt none, or the map is in none."""
-    if model.in_levels is None:
+    told = model.in_levels
+    if told is None:
         raise InputError("this model draws no levels: take --model ctkt, or leave --levels (levels=…) out")
     if sample.low is None or sample.valid is None or not level_step(sample.low, sample.valid).any():
         least, most = LEVELS_OF_RANGE
@@ -207,7 +208,7 @@ def _told_of_levels(model: Model, sample: Sample) -> Model:
             f"--levels (levels=…) is for whole numbers, {least} to {most} from least to most, as 8-bit disparity has "
             "them: leave it out"
         )
-    return model.in_levels
+    return told
 
 
 def _finished(model: Model, depth: Depth, sample: Sample, noise: float, levels: bool) -> Depth:
