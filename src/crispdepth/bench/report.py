@@ -340,7 +340,9 @@ because Lu's are dark. Of Crisp, the loss, the share of faults and the learning 
 of its training after a look at Middlebury, and how edges are corrected, how soft they are and how silhouettes are bent
 after a look at the error maps of these pairs (src/crispdepth/weights/crisp.md). Of naima-small, examples of every
 scale and sensor were brought forward after a look at them and at scenes (src/crispdepth/weights/naima-small.md). Of
-ctkt, examples were turned in its last stage after a look at what eight views bring (src/crispdepth/weights/ctkt.md).
+ctkt, examples were turned in its later stages after a look at what eight views bring (src/crispdepth/weights/ctkt.md);
+that whole levels, which it draws under protocol ctkt, are nearer to truths in such was counted on its two visible
+scenes.
 Noise above 0.5 % of the range is taken out before Crisp and Ctkt see a map (docs/sensors.md): that it helps was found
 on the two noisy Middlebury scenes. Its strength and patches were chosen on made-up ones, which would have taken a
 smaller search window; that, and what counts as noise at all, was settled after a look at these scenes and pairs. That
