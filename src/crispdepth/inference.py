@@ -125,8 +125,9 @@ def predict(
     if rgb_map is not None and ("rgb" in model.inputs or align != "off"):
         rgb_map = resize_rgb(rgb_map, size)
     seen = Sample(rgb=rgb_map, low=low_map, valid=mask)
-    options: dict[str, Any] = {"align": align, "shift": shift, "denoise": denoise, "kernel": kernel, "once": once}
-    made = careful(model, seen, size, levels=levels, **options)
+    made = careful(
+        model, seen, size, align=align, shift=shift, denoise=denoise, kernel=kernel, once=once, levels=levels
+    )
     result = _prediction(made.depth, made.error, mask, unit)
     result = replace(result, noise=made.noise, averaged=made.averaged, twice=made.twice, shift_px=made.shift)
     return _moved(result, made.shift) if align == "auto" else result

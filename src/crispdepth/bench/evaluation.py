@@ -154,7 +154,7 @@ def _mean(values: list[float]) -> float:
     return sum(finite) / len(finite) if finite else math.nan
 
 
-def _predicted(model: Model, sample: Sample, map_unit: str, levels: bool = False) -> Prediction:
+def _predicted(model: Model, sample: Sample, map_unit: str, levels: bool) -> Prediction:
     assert sample.depth is not None
     size = (sample.depth.shape[-2], sample.depth.shape[-1])
     if "low" in model.inputs:
