@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from crispdepth import inference
-from crispdepth.data.augmentation import EASY, sensed
+from crispdepth.data.augmentation import EASY, Sensors, ragged, sensed
 from crispdepth.data.scenes import scenes
 from crispdepth.data.textures import Dice
 from crispdepth.degradation import downsample
@@ -504,6 +504,26 @@ def test_in_levels_truth_and_low_map_hold_the_same_whole_levels(seed: int, scene
     smooth = sensed(scene, Dice(seed, "cpu"), dataclasses.replace(EASY, eight_bit=1, whole_scales=(4,)), (4, 4)).depth
     assert smooth is not None
     assert len(smooth.unique()) > 4 * len(values)
+
+
+def test_in_levels_edges_stay_hard_and_slopes_get_ragged() -> None:
+    depth = torch.full((4, 1, 48, 48), 3.0)
+    depth[..., 10:30, 10:30] = 1.0
+    box = Sample(rgb=torch.zeros(4, 3, 48, 48), depth=depth)
+    edges = dataclasses.replace(EASY, soft_depth=1, bent=1, fattened=1)
+
+    def between(sensors: Sensors, seed: int) -> int:
+        seen = sensed(box, Dice(seed, "cpu"), sensors, (4, 4)).depth
+        assert seen is not None
+        return int(((seen > 0.15) & (seen < 0.85)).sum())
+
+    assert all(between(dataclasses.replace(edges, in_levels=1), seed) == 0 for seed in range(4))
+    assert all(between(edges, seed) > 0 for seed in range(4))
+    slope = torch.linspace(0, 1, 96).expand(2, 1, 64, 96)
+    levels = torch.tensor([40.0, 200.0]).view(2, 1, 1, 1)
+    off = (ragged(Dice(1, "cpu"), slope, levels) * levels).round() - (slope * levels).round()
+    assert 0.02 < float((off != 0).float().mean()) < 0.5
+    assert float(off.abs().max()) <= 2
 
 
 def test_it_learns_a_few_maps_by_heart() -> None:

@@ -164,8 +164,10 @@ def test_what_a_sensor_gives_is_sound(seed: int) -> None:
     assert (seen.low[~seen.valid] == 0).all()
     assert float(seen.rgb.min()) >= 0
     assert float(seen.rgb.max()) <= 1
+    assert seen.step is not None
     for i in range(2):
-        assert (float(seen.depth[i].min()), float(seen.depth[i].max())) == pytest.approx((0, 1), abs=1e-5)
+        loose = max(1e-5, 3 * float(seen.step[i]))  # what comes in levels is ragged
+        assert (float(seen.depth[i].min()), float(seen.depth[i].max())) == pytest.approx((0, 1), abs=loose)
 
 
 def test_fattened_things_grow_and_nothing_else_changes() -> None:

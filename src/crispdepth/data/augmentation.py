@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from crispdepth.geometry import LEVELS_OF_RANGE, grow, resize
 from crispdepth.types import Depth, InputError, Mask, Rgb, Sample, Size
 
 WHOLE_SCALES = (2, 3, 4, 4, 4, 4, 6, 8, 8, 8, 8, 8, 12, 16, 16, 16, 16, 24, 32)  # drawn evenly: 8 most often
+RAGGED_LEVELS, RAGGED_PX = 0.33, 24  # see `ragged`
 KERNELS = ("bicubic", "average", "bicubic-plain", "nearest", "last")
 
 
@@ -23,8 +24,9 @@ class Sensors:
     ``whole``: a whole scale from ``whole_scales``, else any from 1.5 to 32, a third of them different along the
     two axes. ``kernels``: drawn from KERNELS, else antialiased bicubic. ``rounded``: 8-bit or coarser steps.
     ``eight_bit``: instead of all that, made as protocol ``ctkt`` does: antialiased bicubic on whole 8-bit levels.
-    ``in_levels``: the same without noise, and the true depth holds whole levels itself, as a file of 8-bit disparity
-    does; the network is told, and learns their steps, where ``eight_bit`` alone teaches the surface behind them.
+    ``in_levels``: the same without noise, and the true depth is as matching leaves it in a file of 8-bit disparity:
+    in whole levels, its steps a little ragged, and no pixel a mixture of near and far; the network is told, and learns
+    all that, where ``eight_bit`` alone teaches the surface behind it.
     ``inverse``: disparity instead of depth. ``fattened``: near things a pixel larger than in the picture, on some
     sides, as stereo and structured light see them. ``bent``: silhouettes lie up to two pixels off, here to one side
     and there to the other, and their narrow gaps are closed or their thin ends lost, as a matching window's size
@@ -95,14 +97,16 @@ def sensed(sample: Sample, dice: Dice, sensors: Sensors, scale_limits: tuple[flo
     assert sample.rgb is not None
     assert sample.depth is not None
     known = torch.ones_like(sample.depth, dtype=torch.bool) if sample.depth_valid is None else sample.depth_valid
-    rgb, depth, known = flipped(dice, sensors.turned, sample.rgb, sample.depth, known)
-    depth = bent(dice, fattened(dice, depth, sensors), sensors)
-    inverse = dice.chance(sensors.inverse, len(depth), 1, 1, 1)
-    depth = in_own_unit(dice, depth, inverse, sensors)
     levels = None
     if sensors.in_levels and _one(dice, sensors.in_levels):
-        levels = _levels(dice, len(depth))
-        depth = quantise(depth, levels)
+        levels = _levels(dice, len(sample.depth))
+        sensors = replace(sensors, soft_depth=0, stepped=0)
+    rgb, depth, known = flipped(dice, sensors.turned, sample.rgb, sample.depth, known)
+    depth = bent(dice, fattened(dice, depth, sensors), sensors, mixing=levels is None)
+    inverse = dice.chance(sensors.inverse, len(depth), 1, 1, 1)
+    depth = in_own_unit(dice, depth, inverse, sensors)
+    if levels is not None:
+        depth = (ragged(dice, depth, levels) * levels).round() / levels
     low, valid = low_map(
         dice, depth, low_size(dice, (depth.shape[-2], depth.shape[-1]), sensors, scale_limits), sensors, levels
     )
@@ -133,8 +137,10 @@ def fattened(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
     return torch.where(dice.chance(0.5, len(depth), 1, 1, 1), grown, depth)
 
 
-def bent(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
-    """Narrow gaps closed or thin ends lost (opening, closing), then moved by a smooth field of a pixel or two."""
+def bent(dice: Dice, depth: Depth, sensors: Sensors, mixing: bool = True) -> Depth:
+    """Narrow gaps closed or thin ends lost (opening, closing), then moved by a smooth field of a pixel or two.
+
+    Between pixels values are mixed (bilinear), or the nearest is taken."""
     if not _one(dice, min(1.0, 2 * sensors.bent)):
         return depth
     count, (height, width) = len(depth), depth.shape[-2:]
@@ -147,7 +153,8 @@ def bent(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
     rows, columns = torch.meshgrid(*(torch.arange(n, device=depth.device) for n in (height, width)), indexing="ij")
     place = torch.stack([columns, rows], -1) + field[:, :height, :width]
     place = (2 * place + 1) / torch.tensor([width, height], device=depth.device) - 1
-    changed = F.grid_sample(changed, place, padding_mode="border", align_corners=False)
+    mode = "bilinear" if mixing else "nearest"
+    changed = F.grid_sample(changed, place, mode, padding_mode="border", align_corners=False)
     return torch.where(dice.chance(0.5, count, 1, 1, 1), changed, depth)
 
 
@@ -164,6 +171,17 @@ def in_own_unit(dice: Dice, depth: Depth, inverse: torch.Tensor, sensors: Sensor
     values = (values - bottom) / (values.amax(dim=(1, 2, 3), keepdim=True) - bottom).clamp(min=1e-6)
     steps = torch.round(dice.spread(60, 255, len(depth), 1, 1, 1))
     return torch.where(dice.chance(sensors.stepped, len(depth), 1, 1, 1), quantise(values, steps), values)
+
+
+def ragged(dice: Dice, depth: Depth, levels: torch.Tensor) -> Depth:
+    """``depth`` (0..1) with what matching adds, up to a third of a level: waves and streaks as fine as a pixel or as
+    wide as RAGGED_PX. Steps between levels, which a smooth surface would have smooth, wander by it."""
+    count, (height, width) = len(depth), depth.shape[-2:]
+    for _ in range(2):
+        cells = [max(1, round(n / float(dice.spread(1, RAGGED_PX, 1)))) for n in (height, width)]
+        waves = F.interpolate(dice.normal(count, 1, *cells), (height, width), mode="bilinear", align_corners=False)
+        depth = depth + dice.between(0, RAGGED_LEVELS, count, 1, 1, 1) / levels * waves
+    return depth.clamp(0, 1)
 
 
 def low_size(dice: Dice, size: Size, sensors: Sensors, limits: tuple[float, float]) -> Size:
