@@ -56,6 +56,17 @@ def row(name: str, pairs: list[tuple[io.DepthFile, torch.Tensor]], scale: int) -
     return f"| {len(pairs)} of {name} | x{scale} | {cells} |"
 
 
+def real_pairs(data: Path, most: int) -> dict[str, list[tuple[io.DepthFile, torch.Tensor]]]:
+    """Depth and picture of up to ``most`` of each of PAIRS that lies in ``data``, from the first to the last."""
+    found = {}
+    for name, colours, depths, unit in PAIRS:
+        files = list(zip(sorted(data.glob(colours)), sorted(data.glob(depths)), strict=True))
+        files = files[:: -(-len(files) // most)] if files else []
+        pairs = [(io.read_depth(d, unit), torch.from_numpy(io.read_rgb(c)).permute(2, 0, 1)[None]) for c, d in files]
+        found |= {name: pairs} if pairs else {}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("CRISPDEPTH_DATA", "../shared/data")))
@@ -63,11 +74,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one pair of each kind, at x4")
     asked = parser.parse_args()
     rows = [HEAD]
-    for name, colours, depths, unit in PAIRS:
-        files = list(zip(sorted(asked.data.glob(colours)), sorted(asked.data.glob(depths)), strict=True))
-        files = files[:: -(-len(files) // (1 if asked.quick else MOST))] if files else []
-        pairs = [(io.read_depth(d, unit), torch.from_numpy(io.read_rgb(c)).permute(2, 0, 1)[None]) for c, d in files]
-        rows += [row(name, pairs, scale) for scale in (SCALES[:1] if asked.quick else SCALES) if pairs]
+    for name, pairs in real_pairs(asked.data, 1 if asked.quick else MOST).items():
+        rows += [row(name, pairs, scale) for scale in (SCALES[:1] if asked.quick else SCALES)]
     if len(rows) == 1:
         print(f"no real data at {asked.data}: nothing tried (--data FOLDER)")
         return

@@ -308,6 +308,22 @@ def test_bench_speed_writes_what_it_measured(tmp_path: Path) -> None:
     assert result["models"]["bicubic"].keys() >= {"ms", "peak_mb", "parameters"}
 
 
+def test_hard_edges_leave_fewer_pixels_between_near_and_far(tmp_path: Path) -> None:
+    low = np.full((24, 32), 3.0, np.float32)
+    low[6:18, 8:20] = 1.0
+    np.save(tmp_path / "low.npy", low)
+    words = ["predict", "--low", tmp_path / "low.npy", "--scale", "4", "-o", tmp_path / "large.npy"]
+    between = []
+    for more in ([], ["--hard-edges"]):
+        done = crispdepth(*words, *more)
+        assert done.returncode == 0, done.stderr
+        made = np.load(tmp_path / "large.npy")
+        between.append(int(((made > 1.2) & (made < 2.8)).sum()))
+    assert 0 < between[1] < 0.8 * between[0]
+    picture = ("predict", "--rgb", tmp_path / "low.npy", "--hard-edges", "-o", tmp_path / "none.npy")
+    refused(crispdepth(*picture), "add --low")
+
+
 def test_levels_stay_levels_where_asked_for(tmp_path: Path) -> None:
     rows, columns = np.indices((24, 32))
     low = (rows + 1.7 * columns + 60 * (columns > 10) + 1).round().astype(np.uint8)

@@ -12,9 +12,11 @@ from reference.plain import masked_average, pil_bicubic
 from crispdepth.geometry import (
     Camera,
     depth_edges,
+    edge_least,
     fill,
     flying_pixels,
     grow,
+    hardened,
     local_range,
     planar,
     points,
@@ -151,6 +153,18 @@ def test_local_range_is_the_window_minimum_and_maximum() -> None:
     readings = depth[window][valid[window]]
     assert near[0, 0, 5, 6] == readings.min()
     assert far[0, 0, 5, 6] == readings.max()
+
+
+def test_hardened_pixels_on_edges_move_to_the_nearer_side_in_any_unit() -> None:
+    line = [1.0, 1.0, 1.3, 2.0, 2.0, 2.02, 2.0]
+    depth = torch.tensor(line).expand(1, 1, 5, 7)
+    for unit in (1.0, 1000.0):
+        made = hardened(depth * unit, edge_least(depth * unit)) / unit
+        assert made[0, 0, 2].tolist() == pytest.approx([1.0, 1.0, 1.1, 2.0, 2.0, 2.02, 2.0])
+    assert hardened(depth, 0.0)[0, 0, 2].tolist() == pytest.approx([1.0, 1.0, 1.1, 2.0, 2.0, 2.02, 2.0])
+    assert torch.equal(hardened(depth, 1.01), depth)
+    slope = torch.linspace(1, 9, 33).expand(1, 1, 5, 33)
+    torch.testing.assert_close(hardened(slope, edge_least(slope)), slope)
 
 
 def test_flying_pixels_are_those_between_two_surfaces() -> None:

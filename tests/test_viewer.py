@@ -180,7 +180,12 @@ def test_levels_and_a_second_run_are_asked_for_as_by_the_command(desk: Desk, tmp
     low[np.random.default_rng(0).random(low.shape) < 0.2] = 0
     Image.fromarray(low).save(tmp_path / "low.png")
     files, words = {"low": tmp_path / "low.png"}, ["--low", tmp_path / "low.png", "--unit", "disparity", "--scale", "4"]
-    for wishes, more in (({}, []), ({"levels": True}, ["--levels"]), ({"again": False}, ["--once"])):
+    for wishes, more in (
+        ({}, []),
+        ({"levels": True}, ["--levels"]),
+        ({"again": False}, ["--once"]),
+        ({"hard_edges": True}, ["--hard-edges"]),
+    ):
         run = ready(desk, "ctkt", files, unit="disparity", scale="4", **wishes)
         done = crispdepth("predict", *words, *more, "-o", tmp_path / "sharp.npy")
         assert done.returncode == 0, done.stderr

@@ -120,6 +120,7 @@ def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
             kernel=settings.kernel,
             once=settings.once,
             levels=settings.levels,
+            hard_edges=settings.hard_edges,
         )
         if settings.align in ("guide", "auto") or result.shift_px != (0, 0):
             lines.append(_align_line(result.shift_px, settings.align) + ("" if settings.shift is None else ONE_SHIFT))

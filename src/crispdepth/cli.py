@@ -136,6 +136,9 @@ def predict(
     levels: Annotated[
         bool, typer.Option("--levels", help="The truth is in whole levels, as 8-bit disparity: the result, too (ctkt)")
     ] = False,
+    hard_edges: Annotated[
+        bool, typer.Option("--hard-edges", help="Move pixels on depth edges to the near or the far side")
+    ] = False,
     calib: Annotated[
         str | None, typer.Option(help="Middlebury's calib.txt: --low is its disparity, and becomes metres")
     ] = None,
@@ -204,6 +207,7 @@ def predict(
         kernel=kernel,
         once=once,
         levels=levels,
+        hard_edges=hard_edges,
         calib=calib,
         focal_px=focal,
     )
@@ -285,6 +289,7 @@ def batch_many(
     kernel: Annotated[str, typer.Option(help="auto bicubic average, as in predict")] = "auto",
     once: Annotated[bool, typer.Option("--once", help="As in predict")] = False,
     levels: Annotated[bool, typer.Option("--levels", help="As in predict")] = False,
+    hard_edges: Annotated[bool, typer.Option("--hard-edges", help="As in predict")] = False,
     min_confidence: Annotated[float | None, typer.Option(help="As in predict; confidence/ holds the files")] = None,
     confidence_max: Annotated[float | None, typer.Option(help="As in predict")] = None,
     keep_holes: Annotated[bool, typer.Option(help="Leave holes instead of filling them")] = False,
@@ -331,6 +336,7 @@ def batch_many(
         kernel=kernel,
         once=once,
         levels=levels,
+        hard_edges=hard_edges,
     )
     job = bulk.Bulk(source, target, model, settings, suffix, chunk, Wanted(engine, device, precision))
     runner = bulk.here if ray is None else on_ray.OnRay(ray, workers, cpus, gpus)

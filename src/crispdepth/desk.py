@@ -197,6 +197,7 @@ def _settings(wishes: Mapping[str, Any], files: Mapping[str, Path]) -> Settings:
         denoise="auto" if wishes.get("denoise", True) or not depth_there else "off",
         once=not wishes.get("again", True) and depth_there,
         levels=bool(wishes.get("levels")) and depth_there,
+        hard_edges=bool(wishes.get("hard_edges")) and depth_there,
         min_confidence=number("min_confidence") if sure else None,
         confidence_max=number("confidence_max") if sure else None,
     )

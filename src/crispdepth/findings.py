@@ -58,6 +58,7 @@ FIELDS = {  # of the page, by the option that a message names; longer ones first
     "--denoise off": "“take noise out” unticked",
     "--once": "“run twice” unticked",
     "--levels": "“whole levels”",
+    "--hard-edges": "“hard edges”",
     "--min-confidence": "“Least confidence”",
     "--confidence-max": "“Full confidence”",
     "--confidence": "the confidence",

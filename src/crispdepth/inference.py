@@ -15,7 +15,17 @@ import torch.nn.functional as F
 from crispdepth.confidence import from_distance, from_error, trusted
 from crispdepth.detail import put_back
 from crispdepth.formats.raw import MAX_PIXELS
-from crispdepth.geometry import LEVELS_OF_RANGE, enlarge, level_step, missing, resize_rgb, riddled
+from crispdepth.geometry import (
+    EDGE_LEVELS,
+    LEVELS_OF_RANGE,
+    edge_least,
+    enlarge,
+    hardened,
+    level_step,
+    missing,
+    resize_rgb,
+    riddled,
+)
 from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
 from crispdepth.kernel import KERNEL, as_bicubic, as_taken, averaged
 from crispdepth.models.catalog import load
@@ -51,6 +61,7 @@ def predict(
     kernel: str = "auto",
     once: bool = False,
     levels: bool = False,
+    hard_edges: bool = False,
 ) -> Prediction:
     """Sharpen a low-resolution depth map, or find depth in a picture alone: give it what the sensor gave you.
 
@@ -79,6 +90,8 @@ def predict(
     holes counts as read in the second), and where readings are means.
     ``levels``: the true depth is in whole levels, as the 8-bit disparity of ``low``, and so shall the result be (Ctkt
     only); else its smooth surface is drawn.
+    ``hard_edges``: pixels on edges are moved to the near or the far side (``geometry.hardened``), where else they may
+    be a mixture of both, as in maps that were shrunk; levels have hard edges anyway.
     ``focal_px``: for models of a picture alone that depend on it (Symbiotic): the camera's focal length in pixels of
     ``rgb``; None means the one they learnt with.
 
@@ -94,8 +107,9 @@ def predict(
             raise InputError(
                 "this model looks at the picture alone: leave out --low (low=…), or choose another --model"
             )
-        if (align, denoise, kernel, once, levels) != ("off", "auto", "auto", False, False):
-            raise InputError("--align, --denoise, --kernel, --once and --levels are about measured depth: leave it out")
+        if (align, denoise, kernel, once, levels, hard_edges) != ("off", "auto", "auto", False, False, False):
+            options = "--align, --denoise, --kernel, --once, --levels and --hard-edges"
+            raise InputError(f"{options} are about measured depth: leave it out")
         return _from_rgb(model, rgb, size, focal_px)
     if focal_px is not None:
         raise InputError(
@@ -126,7 +140,16 @@ def predict(
         rgb_map = resize_rgb(rgb_map, size)
     seen = Sample(rgb=rgb_map, low=low_map, valid=mask)
     made = careful(
-        model, seen, size, align=align, shift=shift, denoise=denoise, kernel=kernel, once=once, levels=levels
+        model,
+        seen,
+        size,
+        align=align,
+        shift=shift,
+        denoise=denoise,
+        kernel=kernel,
+        once=once,
+        levels=levels,
+        hard_edges=hard_edges,
     )
     result = _prediction(made.depth, made.error, mask, unit)
     result = replace(result, noise=made.noise, averaged=made.averaged, twice=made.twice, shift_px=made.shift)
@@ -158,6 +181,7 @@ def careful(
     kernel: str = "auto",
     once: bool = False,
     levels: bool = False,
+    hard_edges: bool = False,
 ) -> Careful:
     """As ``estimated``, of one low map; the options as in ``predict``, but the depth stays where it is.
 
@@ -165,7 +189,8 @@ def careful(
     2. A second run, where it is needed, sees scattered holes filled and means turned into what the model takes readings
        for (kernel.py), both by the result of the first, taken down to the low map. A model that takes the mean of
        several views is run on one first; the views then see a map that also has what the first run lacked of it.
-    3. Fine relief that the model left out is put back (detail.py), or levels that it drew are made whole.
+    3. Fine relief that the model left out is put back (detail.py), or levels that it drew are made whole; edges are
+       hardened if asked for, and those of levels.
 
     The expected error is that of the first run if the second saw what was not measured, and grows by what is left of
     the noise.
@@ -176,7 +201,7 @@ def careful(
     low, valid = sample.low, sample.valid
     if once or low is None or valid is None:
         depth, error = estimated(model, sample, size)
-        depth = _finished(model, depth, sample, noise, levels)
+        depth = _finished(model, depth, sample, noise, levels, hard_edges)
         return Careful(depth, _with_noise(error, noise), noise, False, False, shift)
     first = model.single if model.wants_clean else model
     depth, error = estimated(first, sample, size)
@@ -194,7 +219,7 @@ def careful(
         again = replace(sample, low=torch.where(everywhere, seen, 0), valid=everywhere)
         depth, expected = estimated(model, again, size)
         error = error if holes or means else expected
-    depth = _finished(model, depth, sample, noise, levels)
+    depth = _finished(model, depth, sample, noise, levels, hard_edges)
     return Careful(depth, _with_noise(error, noise), noise, means, holes, shift)
 
 
@@ -212,14 +237,14 @@ def _told_of_levels(model: Model, sample: Sample) -> Model:
     return told
 
 
-def _finished(model: Model, depth: Depth, sample: Sample, noise: float, levels: bool) -> Depth:
-    """``depth`` with the fine relief that ``model`` left out, or in whole ``levels``: the median of what can only be
-    whole, which the least absolute error asks for, is whole."""
+def _finished(model: Model, depth: Depth, sample: Sample, noise: float, levels: bool, hard_edges: bool) -> Depth:
+    """``depth`` with the fine relief that ``model`` left out and, if asked for, hard edges; or in whole ``levels``, its
+    edges hard: the median of what can only be whole, which the least absolute error asks for, is whole."""
     if levels:
-        return depth.round()
-    if noise or not model.leaves_relief or sample.low is None or sample.valid is None:
-        return depth
-    return put_back(depth, sample.low, sample.valid)
+        return hardened(depth, EDGE_LEVELS).round()
+    if not noise and model.leaves_relief and sample.low is not None and sample.valid is not None:
+        depth = put_back(depth, sample.low, sample.valid)
+    return hardened(depth, edge_least(depth)) if hard_edges else depth
 
 
 def _with_noise(error: Depth | None, noise: float) -> Depth | None:

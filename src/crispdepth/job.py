@@ -75,12 +75,12 @@ class Settings:
     """What is the same for every job.
 
     ``size`` is (height, width); ``intrinsics`` as ``read_intrinsics``; ``min_confidence``, ``confidence_max``,
-    ``align``, ``shift``, ``denoise``, ``kernel``, ``once`` and ``levels`` as in ``predict``; ``max_hole_px``: holes
-    wider than this stay holes, ``keep_holes``: all of them. ``depth_intrinsics``: of the camera that took the depth;
-    ``extrinsics`` (as ``read_extrinsics``; None: the same place) lead to that of ``intrinsics``. ``calib``: a
-    Middlebury calib.txt, which turns disparity into metres. ``focal_px``: in pixels of the picture, for depth from it
-    alone; the focal length of ``intrinsics`` serves too. ``span``: the colours of pictures, where they shall be the
-    same in all.
+    ``align``, ``shift``, ``denoise``, ``kernel``, ``once``, ``levels`` and ``hard_edges`` as in ``predict``;
+    ``max_hole_px``: holes wider than this stay holes, ``keep_holes``: all of them. ``depth_intrinsics``: of the camera
+    that took the depth; ``extrinsics`` (as ``read_extrinsics``; None: the same place) lead to that of ``intrinsics``.
+    ``calib``: a Middlebury calib.txt, which turns disparity into metres. ``focal_px``: in pixels of the picture, for
+    depth from it alone; the focal length of ``intrinsics`` serves too. ``span``: the colours of pictures, where they
+    shall be the same in all.
     """
 
     unit: str | None = None
@@ -102,6 +102,7 @@ class Settings:
     kernel: str = "auto"
     once: bool = False
     levels: bool = False
+    hard_edges: bool = False
     calib: str | None = None
     focal_px: float | None = None
     span: Range | None = None
@@ -174,6 +175,7 @@ def _check_alone(job: Job, settings: Settings) -> None:
         "--kernel": None if settings.kernel == "auto" else settings.kernel,
         "--once": settings.once or None,
         "--levels": settings.levels or None,
+        "--hard-edges": settings.hard_edges or None,
         "--depth-intrinsics": settings.depth_intrinsics,
         "--calib": settings.calib,
         "--unit": settings.unit if job.truth is None else None,

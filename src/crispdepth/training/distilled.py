@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from crispdepth.degradation import crop_to_multiple, downsample
-from crispdepth.geometry import enlarge, fill, missing, normalised, restored
+from crispdepth.geometry import EDGE_LEVELS, enlarge, fill, hardened, missing, normalised, restored
 from crispdepth.losses import absolute, root_square
 from crispdepth.models import saved
 from crispdepth.models.catalog import load
@@ -227,6 +227,7 @@ class CtktTask(Task):
         x, middle, span = normalised(low, valid)
         made = self.network.enlarged(x, valid, size, step / span.clamp(min=1e-6))
         depth, *sides = (restored(d.float(), valid, middle, span) for d in (made.depth, *made.sides))
+        depth = torch.where(step > 0, hardened(depth, EDGE_LEVELS * step), depth)  # as `predict` does
         return Outputs(depth, sides, made.features)
 
     def estimated(self, rgb: Rgb, inverse: torch.Tensor, low: Depth, valid: Mask) -> Outputs:
