@@ -1,4 +1,4 @@
-"""Camera; metres to points; hole-safe resize and fill; depth edges and flying pixels."""
+"""Camera; metres to points; hole-safe resize and fill; depth edges, hard or flying."""
 
 from __future__ import annotations
 
