@@ -90,6 +90,7 @@ def test_a_recipe_is_changed_by_words_of_its_own_type() -> None:
         ("scales=[8]", r"scales=\[8.*write the least and the largest"),
         ("patches=[[4]]", r"write \[\[pictures, side"),
         ("sensors.holed=7", "holed=7 .*a share, 0 to 1"),
+        ("sensors.soft_px=[0.8, 0.4]", "soft_px=.*not understood: write least and largest"),
     ],
 )
 def test_a_mistyped_word_is_refused_with_its_cure(word: str, message: str) -> None:

@@ -31,7 +31,8 @@ class Sensors:
     sides, as stereo and structured light see them. ``bent``: silhouettes lie up to two pixels off, here to one side
     and there to the other, and their narrow gaps are closed or their thin ends lost, as a matching window's size
     decides it. ``stepped``: the true depth itself comes in 8-bit steps.
-    ``soft_depth``: a pixel on an edge holds a mixture of both sides, as in maps that were made larger and shrunk.
+    ``soft_depth``: a pixel on an edge holds a mixture of both sides, as in maps that were made larger and shrunk: a
+    blur whose deviation is within ``soft_px``.
     ``turned``: by 90°. ``swapped``, ``grey``: colours. ``brighter``: brightness and contrast by up to this share.
     """
 
@@ -54,14 +55,17 @@ class Sensors:
     brighter: float = 0.0
     eight_bit: float = 0.0
     in_levels: float = 0.0
+    soft_px: tuple[float, float] = (0.35, 0.7)
     whole_scales: tuple[int, ...] = WHOLE_SCALES
 
     def __post_init__(self) -> None:
-        """Raise InputError for a share that is none."""
+        """Raise InputError for a share that is none, and for limits that are none."""
         for field in fields(self):
             share = getattr(self, field.name)
-            if field.name != "whole_scales" and not 0 <= share <= 1:
+            if not isinstance(share, tuple) and not 0 <= share <= 1:
                 raise InputError(f"{field.name}={share:g} is out of range: a share, 0 to 1")
+        if len(self.soft_px) != 2 or not 0 < self.soft_px[0] <= self.soft_px[1]:
+            raise InputError(f"soft_px={list(self.soft_px)} is not understood: write least and largest, [0.4, 0.8]")
 
 
 EASY = Sensors(
@@ -165,7 +169,7 @@ def _largest(x: torch.Tensor, radius: int) -> torch.Tensor:
 def in_own_unit(dice: Dice, depth: Depth, inverse: torch.Tensor, sensors: Sensors) -> Depth:
     """Depth, or where asked inverse depth, as a share of its range in each image: 0..1, the near end 0 or 1."""
     values = torch.where(inverse, 1 / depth.clamp(min=1e-3), depth)
-    softer = blur(values, float(dice.between(0.35, 0.7, 1)))
+    softer = blur(values, float(dice.between(*sensors.soft_px, 1)))
     values = torch.where(dice.chance(sensors.soft_depth, len(depth), 1, 1, 1), softer, values)
     bottom = values.amin(dim=(1, 2, 3), keepdim=True)
     values = (values - bottom) / (values.amax(dim=(1, 2, 3), keepdim=True) - bottom).clamp(min=1e-6)
