@@ -58,7 +58,7 @@ def row(name: str, pairs: list[tuple[io.DepthFile, torch.Tensor]], scale: int) -
 
 def real_pairs(data: Path, most: int) -> dict[str, list[tuple[io.DepthFile, torch.Tensor]]]:
     """Depth and picture of up to ``most`` of each of PAIRS that lies in ``data``, from the first to the last."""
-    found = {}
+    found: dict[str, list[tuple[io.DepthFile, torch.Tensor]]] = {}
     for name, colours, depths, unit in PAIRS:
         files = list(zip(sorted(data.glob(colours)), sorted(data.glob(depths)), strict=True))
         files = files[:: -(-len(files) // most)] if files else []

@@ -20,7 +20,6 @@ from try_align import real_pairs
 from crispdepth.bench.report import write_between
 from crispdepth.data.sets import TUNING_SEED, scene_samples
 from crispdepth.degradation import blur, crop_to_multiple, downsample
-from crispdepth.geometry import edge_least, hardened
 from crispdepth.inference import careful
 from crispdepth.metrics import flying, rmse
 from crispdepth.models.catalog import load
@@ -61,11 +60,11 @@ def row(model: Model, samples: list[Sample], scale: int, unit: int) -> str:
         assert sample.depth_valid is not None
         rgb, depth, valid = (crop_to_multiple(x, scale) for x in (sample.rgb, sample.depth, sample.depth_valid))
         low, seen = downsample(depth, valid, scale)
-        made = careful(model, Sample(rgb=rgb, low=low, valid=seen), (depth.shape[-2], depth.shape[-1])).depth
+        low_map, size = Sample(rgb=rgb, low=low, valid=seen), (depth.shape[-2], depth.shape[-1])
+        both = [careful(model, low_map, size, hard_edges=hard).depth for hard in (False, True)]
         inner = torch.zeros_like(valid)
         inner[..., BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = True
         inner &= valid
-        both = made, hardened(made, edge_least(made))
         figures.append([float(f(x, depth, inner)) for f in (rmse, flying) for x in both])
     soft, hard, soft_flying, hard_flying = torch.tensor(figures, dtype=torch.float64).nanmean(0).tolist()
     return f"{soft * unit:.2f} | {hard * unit:.2f} | {hard / soft:.2f} | {soft_flying:.3f} | {hard_flying:.3f}"

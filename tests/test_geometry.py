@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.plain import masked_average, pil_bicubic
 
+from crispdepth import inference
 from crispdepth.geometry import (
     Camera,
     depth_edges,
-    edge_least,
     fill,
     flying_pixels,
     grow,
@@ -159,12 +159,20 @@ def test_hardened_pixels_on_edges_move_to_the_nearer_side_in_any_unit() -> None:
     line = [1.0, 1.0, 1.3, 2.0, 2.0, 2.02, 2.0]
     depth = torch.tensor(line).expand(1, 1, 5, 7)
     for unit in (1.0, 1000.0):
-        made = hardened(depth * unit, edge_least(depth * unit)) / unit
+        made = hardened(depth * unit, 0.01 * unit, 0.02) / unit
         assert made[0, 0, 2].tolist() == pytest.approx([1.0, 1.0, 1.1, 2.0, 2.0, 2.02, 2.0])
     assert hardened(depth, 0.0)[0, 0, 2].tolist() == pytest.approx([1.0, 1.0, 1.1, 2.0, 2.0, 2.02, 2.0])
     assert torch.equal(hardened(depth, 1.01), depth)
     slope = torch.linspace(1, 9, 33).expand(1, 1, 5, 33)
-    torch.testing.assert_close(hardened(slope, edge_least(slope)), slope)
+    torch.testing.assert_close(hardened(slope, 0.0, 0.02), slope)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 64])
+def test_edges_are_hardened_by_rows_as_in_one_go(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    depth = torch.rand(1, 1, 23, 17, generator=torch.Generator().manual_seed(0)) * 4
+    monkeypatch.setattr(inference, "ROWS", rows)
+    least, share = 0.1, 0.02
+    assert torch.equal(inference._hardened(depth, least, share), hardened(depth, least, share))
 
 
 def test_flying_pixels_are_those_between_two_surfaces() -> None:

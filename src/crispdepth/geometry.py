@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from crispdepth.exportable import exporting, resized
 from crispdepth.types import Depth, Mask, Rgb, Size
 
-EDGE_LEVELS, EDGE_SHARE = 4, 0.02  # of a map in levels, of any other: see `hardened`, `edge_least`
+EDGE_LEVELS, EDGE_SHARE = 4, 0.02  # what both sides of an edge differ by, in levels, or as a share of the depth
 LEVELS_OF_RANGE = 32, 255  # a map of so many whole levels is one in levels; of fewer or more, hardly of 8 bits
 LEVELS = 12  # halvings of an exported graph's `fill`: low maps of up to 4096 pixels a side
 RIDDLED = 0.05  # of a low map: so many scattered holes are worth a second run
@@ -150,24 +150,19 @@ def level_step(low: Depth, valid: Mask) -> torch.Tensor:
     return torch.where(in_levels, 1 / torch.where(in_levels, span, 1), 0)
 
 
-def hardened(depth: Depth, least: float | torch.Tensor) -> Depth:
+def hardened(depth: Depth, least: float | torch.Tensor, share: float = 0.0) -> Depth:
     """``depth`` (b, 1, H, W) with the pixels on edges moved towards the nearer of both sides, near and far of the 3x3
     around them: twice as far from the middle, at most all the way.
 
-    A network that is not sure of an edge draws a mixture of both sides, and no surface lies there. What differs by
-    less than ``least`` (a number, or a map) is no edge and stays; so do slopes, whose middle is where they are.
-    One step of a shock filter (Osher and Rudin 1990), or a softer form of Kramer and Bruckner's sharpening (1975).
+    A network that is not sure of an edge draws a mixture of both sides, and no surface lies there. What differs by no
+    more than ``least`` (a number, or (b, 1, 1, 1)) or than this ``share`` of the depth is no edge and stays; so do
+    slopes, whose middle is where they are. One step of a shock filter (Osher and Rudin 1990), or a softer form of
+    Kramer and Bruckner's sharpening (1975).
     """
     near, far = local_range(depth, torch.ones_like(depth, dtype=torch.bool), radius=1)
     middle, half = (near + far) / 2, (far - near) / 2
     moved = middle + (2 * (depth - middle)).clamp(-half, half)
-    return torch.where(far - near > least, moved, depth)
-
-
-def edge_least(depth: Depth) -> Depth:
-    """What two sides of an edge differ by at least, as ``hardened`` takes it: EDGE_SHARE of the depth there."""
-    most = depth.abs().amax(dim=(1, 2, 3), keepdim=True)
-    return EDGE_SHARE * torch.maximum(depth.abs(), most / 4)
+    return torch.where((far - near > least) & (far - near > share * depth.abs()), moved, depth)
 
 
 def restored(depth: Depth, valid: Mask, middle: torch.Tensor, span: torch.Tensor) -> Depth:

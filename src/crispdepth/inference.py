@@ -17,8 +17,8 @@ from crispdepth.detail import put_back
 from crispdepth.formats.raw import MAX_PIXELS
 from crispdepth.geometry import (
     EDGE_LEVELS,
+    EDGE_SHARE,
     LEVELS_OF_RANGE,
-    edge_least,
     enlarge,
     hardened,
     level_step,
@@ -37,6 +37,7 @@ from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Sa
 TILED_BYTES_PER_PIXEL = 60  # of the result, in tiles: picture, result and what is made of them (bench-memory)
 TILE_BYTES = 1.2e9  # the largest tiles, and Python with its libraries
 ASPECT_TOLERANCE = 0.02
+ROWS = 256
 LEFT = 0.15  # of the noise: about what is left of it in the result (examples/expected_error.py)
 
 
@@ -241,10 +242,17 @@ def _finished(model: Model, depth: Depth, sample: Sample, noise: float, levels: 
     """``depth`` with the fine relief that ``model`` left out and, if asked for, hard edges; or in whole ``levels``, its
     edges hard: the median of what can only be whole, which the least absolute error asks for, is whole."""
     if levels:
-        return hardened(depth, EDGE_LEVELS).round()
+        return _hardened(depth, EDGE_LEVELS, 0.0).round()
     if not noise and model.leaves_relief and sample.low is not None and sample.valid is not None:
         depth = put_back(depth, sample.low, sample.valid)
-    return hardened(depth, edge_least(depth)) if hard_edges else depth
+    return _hardened(depth, EDGE_SHARE * float(depth.abs().max()) / 4, EDGE_SHARE) if hard_edges else depth
+
+
+def _hardened(depth: Depth, least: float, share: float) -> Depth:
+    """``hardened``, ROWS at a time: maps may be huge."""
+    tops = range(0, depth.shape[-2], ROWS)
+    strips = (hardened(depth[..., max(0, top - 1) : top + ROWS + 1, :], least, share) for top in tops)
+    return torch.cat([x[..., min(top, 1) :, :][..., :ROWS, :] for top, x in zip(tops, strips, strict=True)], -2)
 
 
 def _with_noise(error: Depth | None, noise: float) -> Depth | None:
