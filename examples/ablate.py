@@ -7,17 +7,18 @@ Takes the weights of the package, leaves one idea out (its parameters too), and 
 validation scenes, before and after training on made-up scenes. All rows see the same examples; the last one
 is the first again with other examples: a difference as small as that is none. Training
 rows from the start on so short a budget tells nothing: the picture is learnt late. Runs that are done are not trained
-again, so a stopped ablation goes on, and processes may share the rows.
+again, so a stopped ablation goes on, and processes may share the rows; those of other weights lie elsewhere.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from crispdepth.models.catalog import load
+from crispdepth.models.catalog import WEIGHTS, load
 from crispdepth.models.crisp import FOLD, Crisp
 from crispdepth.training.run import last_validation
 
@@ -46,6 +47,7 @@ def main() -> None:
     name, rows = "crisp", asked.rows or ROWS
     if asked.quick:
         name, rows, asked.steps, asked.folder = "crisp-tiny", ["no phase"], 2, asked.folder / "quick"
+    asked.folder /= hashlib.sha256((WEIGHTS / f"{name}.safetensors").read_bytes()).hexdigest()[:8]
     for row in () if asked.done else rows:
         start = place(asked.folder, row, 0).with_suffix(".safetensors")
         start.parent.mkdir(parents=True, exist_ok=True)
