@@ -107,7 +107,7 @@ def _fields(desk: Desk, given: Mapping[str, Path]) -> dict[str, Any]:
         made["denoise"] = gr.Checkbox(True, label="take noise out of the depth first")
         made["again"] = gr.Checkbox(True, label="run twice where holes are scattered or readings are means")
         made["levels"] = gr.Checkbox(label="the truth is in whole levels, as 8-bit disparity: the result too (ctkt)")
-        made["hard_edges"] = gr.Checkbox(label="hard edges: no pixel between near and far")
+        made["hard_edges"] = gr.Checkbox(label="hard edges: what hangs between near and far moves to one side")
         made["min_confidence"] = gr.Textbox(label="Least confidence", placeholder="1 of ARKit's 2, or 0.5")
         made["confidence_max"] = gr.Textbox(
             label="Full confidence", placeholder="100 or 255, if the file does not tell"

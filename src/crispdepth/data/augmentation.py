@@ -144,7 +144,7 @@ def fattened(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
 def bent(dice: Dice, depth: Depth, sensors: Sensors, mixing: bool = True) -> Depth:
     """Narrow gaps closed or thin ends lost (opening, closing), then moved by a smooth field of a pixel or two.
 
-    Between pixels values are mixed (bilinear), or the nearest is taken."""
+    ``mixing``: values between pixels are mixtures (bilinear), else those of the nearest."""
     if not _one(dice, min(1.0, 2 * sensors.bent)):
         return depth
     count, (height, width) = len(depth), depth.shape[-2:]
@@ -178,8 +178,8 @@ def in_own_unit(dice: Dice, depth: Depth, inverse: torch.Tensor, sensors: Sensor
 
 
 def ragged(dice: Dice, depth: Depth, levels: torch.Tensor) -> Depth:
-    """``depth`` (0..1) with what matching adds, up to a third of a level: waves and streaks as fine as a pixel or as
-    wide as RAGGED_PX. Steps between levels, which a smooth surface would have smooth, wander by it."""
+    """``depth`` (0..1) with what matching adds: waves and streaks as fine as a pixel or as wide as RAGGED_PX, twice,
+    each with a deviation of up to RAGGED_LEVELS. Steps between levels, smooth on a smooth surface, wander by it."""
     count, (height, width) = len(depth), depth.shape[-2:]
     for _ in range(2):
         cells = [max(1, round(n / float(dice.spread(1, RAGGED_PX, 1)))) for n in (height, width)]
