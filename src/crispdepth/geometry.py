@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from crispdepth.exportable import exporting, resized
 from crispdepth.types import Depth, Mask, Rgb, Size
 
-EDGE_LEVELS, EDGE_SHARE = 4, 0.02  # what both sides of an edge differ by, in levels, or as a share of the depth
+EDGE_LEVELS, EDGE_SHARE = 4, 0.02  # the least that both sides of an edge differ by; share of the depth
 LEVELS_OF_RANGE = 32, 255  # a map of so many whole levels is one in levels; of fewer or more, hardly of 8 bits
 LEVELS = 12  # halvings of an exported graph's `fill`: low maps of up to 4096 pixels a side
 RIDDLED = 0.05  # of a low map: so many scattered holes are worth a second run
