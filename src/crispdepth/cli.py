@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crispdepth.memory import keep_freed
-from crispdepth.types import InputError, MissingPackage, Size
+from crispdepth.types import InputError, Size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -623,7 +623,8 @@ def train(
     report: Annotated[Path | None, typer.Option(help="Also log shares on middlebury/ and lu/ in this folder")] = None,
 ) -> None:
     """Train a network, on made-up scenes or on --data; run it again to go on where it stopped."""
-    recipes, examples, run = _training()
+    from crispdepth.training import examples, recipes, run
+
     chosen = recipes.changed(recipes.find(recipe), changes or [])
     folder = out or Path("runs") / recipe
     source = examples.source(data, root, unit, scenes_folder)
@@ -633,22 +634,6 @@ def train(
         typer.echo(str(stop) or "stopped before the first step", err=True)
         raise typer.Exit(130) from None
     typer.echo(f"wrote {path}")
-
-
-TRAINING = "training needs Lightning and Transformers: pip install 'crispdepth[train]'"
-
-
-def _training() -> tuple[Any, Any, Any]:
-    """The rooms that need Lightning, or how to get it."""
-    try:
-        from crispdepth.training import examples, recipes, run
-    except MissingPackage as error:  # NAIMA's, whose recipes stand there too
-        raise InputError(TRAINING) from error
-    except ModuleNotFoundError as error:
-        if error.name is None or not error.name.startswith(("lightning", "pytorch_lightning")):
-            raise
-        raise InputError(TRAINING) from error
-    return recipes, examples, run
 
 
 @app.command()
