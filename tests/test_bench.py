@@ -325,3 +325,23 @@ def test_the_sensors_own_maps_are_reported_with_their_own_scale(tmp_path: Path) 
 def test_a_wrong_word_is_refused_with_a_cure(arguments: tuple, cure: str) -> None:
     with pytest.raises(InputError, match=cure):
         evaluate(load("bicubic"), *arguments)
+
+
+def test_a_truth_that_8_bits_cannot_hold_is_refused_by_protocols_that_round(tmp_path: Path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    for kind in ("rgb", "depth"):
+        (tmp_path / kind).mkdir()
+    Image.fromarray(rgb).save(tmp_path / "rgb" / "a.png")
+    np.save(tmp_path / "depth" / "a.npy", np.linspace(0.1, 1, 48 * 64, dtype=np.float32).reshape(48, 64))
+    with pytest.raises(InputError, match="rounds to 8 bits"):
+        evaluate("bicubic", "folder", tmp_path, 4, unit="relative")
+    assert evaluate("bicubic", "folder", tmp_path, 4, "dctnet", unit="relative").metrics["absrel"] < 0.05
+
+
+def test_a_picture_smaller_than_the_border_is_named(tmp_path: Path) -> None:
+    for kind, value in (("rgb", np.zeros((12, 12, 3), np.uint8)), ("depth", np.full((12, 12), 900, np.uint16))):
+        (tmp_path / kind).mkdir()
+        Image.fromarray(value).save(tmp_path / kind / "a.png")
+    for scale, why in ((4, "nothing of 12x12 pixels is left"), (16, "take a smaller scale")):
+        with pytest.raises(InputError, match=f"no pair of folder could be measured; the first: a: {why}|{why}"):
+            evaluate("bicubic", "folder", tmp_path, scale, unit="mm")

@@ -275,6 +275,14 @@ def test_real_sensors_files_come_out_metric(
         (["bench-speed", "--models", "bicubic", "--json", "x.txt"], ".json"),
         (["bench-speed", "--models", "bicubi"], "did you mean bicubic"),
         (["bench-robust", "--set", "middlebury"], "--root"),
+        (["bench-robust", "--models", "bicubic", "--scale", "0"], "out of range: 1 to 64"),
+        (["bench-video", "--model", "bicubic", "--scale", "0"], "out of range: 1 to 64"),
+        (["bench-memory", "--scale", "0"], "out of range: 1 to 64"),
+        (["bench-speed", "--models", "bicubic", "--scale", "0"], "out of range: 1 to 64"),
+        (["bench-speed", "--models", "bicubic", "--size", "0x0"], "is empty"),
+        (["export", "ctkt", "-o", "x.onnx", "--scale", "-1"], "out of range: 1 to 64"),
+        (["bench", "--root", ".", "--readme", "missing.md"], "missing.md does not exist"),
+        (["train", "crisp", "--root", "mine"], "add --data folder"),
     ],
 )
 def test_a_wrong_word_of_the_other_verbs_is_one_line_too(words: list[str], cure: str, tmp_path: Path) -> None:

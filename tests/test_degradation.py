@@ -10,11 +10,14 @@ from reference.plain import pil_bicubic
 from crispdepth.degradation import (
     KERNELS,
     add_noise,
+    check_scale,
     crop_to_multiple,
     downsample,
     low_size,
     punch_holes,
+    quantise,
 )
+from crispdepth.types import InputError
 
 
 def levels(height: int = 64, width: int = 80) -> np.ndarray:
@@ -108,3 +111,17 @@ def test_about_the_share_asked_for_is_lost(share: float, radius: int) -> None:
     valid = torch.ones(1, 1, 300, 300, dtype=torch.bool)
     left = punch_holes(valid, share, torch.Generator().manual_seed(1), radius)
     assert float((~left).float().mean()) == pytest.approx(share, abs=0.03)
+
+
+def test_steps_are_counted_between_readings() -> None:
+    depth = torch.linspace(5, 6, 600).view(1, 1, 20, 30).clone()
+    valid = torch.ones_like(depth, dtype=torch.bool)
+    valid[..., :4, :4], depth[..., :4, :4] = False, 0
+    assert len(quantise(depth, torch.full((1, 1, 1, 1), 63.0), valid)[valid].unique()) == 64
+    with pytest.raises(InputError, match="no whole scale"):
+        downsample(depth, valid, 2.5, "strided")
+    for scale in (0, 65, float("nan")):
+        with pytest.raises(InputError, match="out of range: 1 to 64"):
+            check_scale(scale)
+    with pytest.raises(InputError, match="take a smaller scale"):
+        crop_to_multiple(depth, 32)

@@ -19,6 +19,7 @@ from crispdepth.metrics import rmse
 from crispdepth.models.catalog import load
 from crispdepth.models.crisp import TINY_CONFIG, Crisp
 from crispdepth.models.ensemble import VIEWS, SelfEnsemble, _back, _seen
+from crispdepth.tiles import tiled
 from crispdepth.types import InputError, Sample
 
 
@@ -113,3 +114,18 @@ def test_the_network_inside_runs_as_it_would_alone() -> None:
     sample = pair()
     span = 0.02 * float(sample.low.amax() - sample.low[sample.valid].amin())  # type: ignore[index,union-attr]
     torch.testing.assert_close(sharpened(model, sample), sharpened(plain, sample), rtol=0, atol=span)
+
+
+@pytest.mark.parametrize("name", ["ctkt+", "crisp-tiny+"])
+def test_tiles_see_the_holes_that_the_whole_map_has(name: str) -> None:
+    sample = pair(size=(8 * 21, 8 * 27))
+    assert sample.low is not None
+    assert sample.rgb is not None
+    valid = torch.rand(sample.low.shape, generator=torch.Generator().manual_seed(0)) > 0.2
+    low, size = torch.where(valid, sample.low, 0), (8 * 21, 8 * 27)
+    model: Any = load(name)
+    rgb = sample.rgb if "rgb" in model.inputs else None
+    with torch.inference_mode():
+        whole = model(low, valid, size if rgb is None else rgb)
+        parts = tiled(model.local(low, valid, rgb), rgb, size)[0]
+    torch.testing.assert_close(parts, whole, rtol=0, atol=2e-3 * float(low[valid].max() - low[valid].min()))

@@ -189,3 +189,72 @@ def test_what_is_moved_is_depth_with_its_error_and_confidence() -> None:
     for name in ("depth", "error", "confidence"):
         one, other = getattr(fitted, name), np.roll(getattr(plain, name), (-1, 3), (0, 1))
         assert np.median(np.abs(one - other)[inner]) < 0.05 * np.std(other[inner]), name
+
+
+def test_nobody_is_sure_of_a_hole_in_a_flat_map() -> None:
+    flat = np.full((24, 32), 1.5, np.float32)
+    flat[6:18, 8:24] = 0
+    rgb = np.random.default_rng(1).random((96, 128, 3)).astype(np.float32)
+    for name in ("crisp-tiny", "ctkt"):
+        made = cd.predict(name, low=flat, rgb=rgb, unit="m")
+        assert made.confidence is not None
+        assert made.error is None or made.error[48, 64] > 0.05
+        assert made.confidence[48, 64] < 0.3 < 0.9 < made.confidence[4, 4]
+
+
+def test_where_a_moved_result_has_nothing_from_nothing_is_trusted() -> None:
+    for name in ("crisp-tiny", "guided"):
+        made = cd.predict(name, low=LOW, rgb=RGB, align="auto", shift=(3, 5))
+        assert made.confidence is not None
+        assert not made.valid[:5].any()
+        assert not made.confidence[:5].any()
+        assert not made.confidence[:, :3].any()
+        assert made.error is None or bool((made.error[:5] >= made.depth[:5] - 1e-6).all())
+
+
+def test_hard_edges_of_relative_depth_know_no_zero() -> None:
+    low = np.where(np.arange(16) < 8, 1.0, 3.0)[None].repeat(12, 0).astype(np.float32) + LOW / 20
+    plain = cd.predict("ctkt", low=low, size=(48, 64), unit="relative").depth
+    made = [cd.predict("ctkt", low=low + x, size=(48, 64), unit="relative", hard_edges=True).depth for x in (0, 500)]
+    assert (np.abs(made[0] - plain) > 0.01).mean() > 0.01
+    np.testing.assert_allclose(made[1] - 500, made[0], atol=2e-3)
+
+
+def test_nan_where_a_mask_says_reading_is_refused_from_arrays_and_files(tmp_path: Path) -> None:
+    low, valid = LOW.copy(), np.ones(LOW.shape, bool)
+    low[2, 3], low[5, 5], valid[5, 5] = np.nan, np.nan, False
+    np.save(tmp_path / "low.npy", low)
+    for given in (low, tmp_path / "low.npy"):
+        with pytest.raises(InputError, match="1 of 192 values are NaN"):
+            cd.predict("bicubic", low=given, valid=valid, size=(24, 32))
+        valid[2, 3] = False
+        assert not cd.predict("bicubic", low=given, valid=valid, size=(12, 16)).valid[[2, 5], [3, 5]].any()
+        valid[2, 3] = True
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"low": LOW, "kernel": "average", "once": True}, "leave one"),
+        ({"low": LOW, "align": "auto", "shift": (1.5, 0)}, "whole numbers"),
+        ({"low": LOW, "size": (48.0, 64.0)}, "whole numbers"),
+        ({"low": np.ma.masked_greater(LOW, 1.5)}, "masked array"),
+    ],
+)
+def test_what_is_half_said_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        cd.predict("bicubic", rgb=RGB, **options)
+
+
+@pytest.mark.parametrize("name", ["unit", "valid", "confidence", "shift", "nan_holes", "hard_edges"])
+def test_what_is_about_measured_depth_is_refused_of_a_picture_alone(name: str) -> None:
+    value: Any = {"unit": "mm", "valid": LOW > 0, "confidence": LOW, "shift": (1, 0)}.get(name, True)
+    with pytest.raises(InputError, match=f"^{name}=… is about measured depth"):
+        cd.predict("symbiotic-small", rgb=RGB, **{name: value})
+
+
+def test_bfloat16_tensors_are_read() -> None:
+    low, rgb = torch.from_numpy(LOW).bfloat16(), torch.from_numpy(RGB.transpose(2, 0, 1).copy()).bfloat16()
+    np.testing.assert_allclose(
+        cd.predict("bicubic", low=low, rgb=rgb).depth, cd.predict("bicubic", low=LOW, rgb=RGB).depth, atol=0.02
+    )

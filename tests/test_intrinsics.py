@@ -225,3 +225,12 @@ def test_the_camera_of_a_real_d435_is_read(real_data: Path, tmp_path: Path) -> N
     job = Job(tmp_path / "low.npy", tmp_path / "o.npy", points=tmp_path / "p.ply")
     lines = run(job, load("bicubic"), Settings(intrinsics=str(camera), size=(180, 320)))
     assert any("with the intrinsics given" in line for line in lines)
+
+
+def test_lines_that_end_as_windows_writes_them_are_read(tmp_path: Path) -> None:
+    text = "image_width: 1280\nimage_height: 960\nfx: 1000.0\nfy: 1000.0\ncx: 640\ncy: 480\n"
+    for name, end in (("unix", "\n"), ("windows", "\r\n")):
+        (tmp_path / f"{name}.yaml").write_bytes(text.replace("\n", end).encode())
+    camera = read_intrinsics(tmp_path / "windows.yaml").camera((480, 640))
+    assert camera == read_intrinsics(tmp_path / "unix.yaml").camera((480, 640))
+    assert camera.fx_px == 500

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from depth_files import picture, png, ramp, refused
@@ -14,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from crispdepth import io
+from crispdepth.formats.raw import muted
 from crispdepth.types import InputError
 
 FLOAT_FORMATS = [".tif", ".exr", ".pfm", ".npy", ".npz"]
@@ -225,3 +227,28 @@ def test_real_samples_have_the_depth_a_person_expects(
     assert read.depth.shape == size
     assert read.median == pytest.approx(median, rel=0.01)
     assert read.holes == pytest.approx(holes, abs=0.01)
+
+
+def test_what_others_print_meanwhile_is_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    io.write_depth(tmp_path / "a.tif", np.ones((8, 8), np.float32))
+    reader = io._DEPTH_READERS["TIFF"]
+
+    def talkative(file: Any) -> Any:
+        print("another thread")  # noqa: T201
+        return reader(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(io._DEPTH_READERS, "TIFF", talkative)
+        io.read_depth(tmp_path / "a.tif")
+    with muted():
+        print("while libraries are quiet")  # noqa: T201
+    assert capsys.readouterr().out == "another thread\nwhile libraries are quiet\n"
+
+
+def test_hypersims_rays_are_told_and_whole_numbers_are_no_such_file(tmp_path: Path) -> None:
+    for name, dtype in (("rays", np.float32), ("whole", np.uint16)):
+        with h5py.File(tmp_path / f"{name}.hdf5", "w") as file:
+            file["dataset"] = np.full((6, 8), 3, dtype)
+    assert "rays" in io.read_depth(tmp_path / "rays.hdf5").note
+    with pytest.raises(InputError, match="whole numbers"):
+        io.read_depth(tmp_path / "whole.hdf5")

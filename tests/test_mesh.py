@@ -170,3 +170,20 @@ def test_a_job_writes_a_mesh_of_what_was_measured(tmp_path: Path) -> None:
         run(job, load("fgs"), Settings(unit="relative"))
     with pytest.raises(InputError, match=r"\.glb"):
         run(Job(low, tmp_path / "o.png", rgb, mesh=tmp_path / "m.obj"), load("fgs"), Settings(unit="mm"))
+
+
+def test_a_camera_or_a_mask_of_another_size_is_refused() -> None:
+    depth = plane()
+    with pytest.raises(InputError, match=r"camera is for 64x48 pixels, the depth 32x24: pass camera\.resized"):
+        point_cloud(depth, CAMERA.resized((48, 64)))
+    with pytest.raises(InputError, match="of one size"):
+        point_cloud(depth, CAMERA, np.ones((4, 4), bool))
+
+
+def test_points_of_whole_numbers_doubles_and_views_are_those_of_floats() -> None:
+    whole = np.round(plane() * 10).astype(np.uint16)
+    expected, _ = point_cloud(whole.astype(np.float32), CAMERA)
+    for depth in (whole, whole.astype(np.float64), whole.astype(np.float32)[::-1].copy()[::-1]):
+        xyz, _ = point_cloud(depth, CAMERA)
+        assert xyz.dtype == np.float32
+        np.testing.assert_array_equal(xyz, expected)

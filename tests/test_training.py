@@ -524,3 +524,58 @@ def test_only_the_first_machine_takes_the_folder(
     (tmp_path / "run").mkdir()
     train(RECIPE, tmp_path / "run")
     assert seen == [locks]
+
+
+def test_a_finished_run_keeps_its_averaged_weights(tmp_path: Path) -> None:
+    recipe = changed(RECIPE, ["steps=4", "checkpoint_every=2", "ema=0.5", "learning_rate=0.01"])
+    path = train(recipe, tmp_path, accelerator="cpu", workers=0)
+    kept = load_file(path)
+    last = torch.load(tmp_path / "checkpoints" / "step=4.ckpt", weights_only=True)["current_model_state"]
+    assert any(not torch.equal(kept[name], last[f"network.{name}"].half()) for name in kept)
+    assert train(recipe, tmp_path, accelerator="cpu", workers=0) == path
+    for name, weight in load_file(path).items():
+        assert torch.equal(weight, kept[name])
+
+
+def test_a_loss_that_is_no_number_ends_the_run_without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CrispTask, "loss", lambda self, batch: torch.tensor(float("nan"), requires_grad=True))
+    with pytest.raises(InputError, match=r"the loss is nan at step 0: .*less learning_rate"):
+        train(RECIPE, tmp_path, accelerator="cpu", workers=0)
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    network = Crisp(SMALL)
+    with torch.no_grad():
+        network.stem.weight[0, 0] = float("nan")
+    network.save(tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match=r"stem\.weight is NaN or inf"):
+        Crisp.from_file(tmp_path / "x.safetensors")
+
+
+def test_weights_may_be_read_by_who_may_read_the_folder(tmp_path: Path) -> None:
+    Crisp(SMALL).save(tmp_path / "x.safetensors")
+    (tmp_path / "y").touch()
+    assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "y").stat().st_mode
+
+
+def test_sets_that_are_not_there_are_said_before_the_first_step(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="found no pair of middlebury"):
+        train(RECIPE, tmp_path / "run", accelerator="cpu", workers=0, report=tmp_path / "none")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match="add --data folder"):
+        source("scenes", tmp_path, None, None)
+
+
+@pytest.mark.parametrize(
+    "word", ["seed=-1", "network.width=0", "network.blocks=-3", "scales=[4,1e9]", "milestones=[-1]", "side_weight=-1"]
+)
+def test_numbers_that_no_training_could_begin_with_are_refused(word: str) -> None:
+    with pytest.raises(InputError, match=r"out of range|end at 64"):
+        changed(RECIPE, [word])
+
+
+def test_the_field_in_which_two_recipes_differ_is_said(tmp_path: Path) -> None:
+    train(changed(RECIPE, ["steps=1"]), tmp_path, accelerator="cpu", workers=0)
+    with pytest.raises(InputError, match=r"another recipe with sensors\.holed=0\.2:"):
+        train(changed(RECIPE, ["steps=1", "sensors.holed=0.3"]), tmp_path, accelerator="cpu", workers=0)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from test_cli import crispdepth, refused
 
-from crispdepth import batch, video
+from crispdepth import batch, io, video
 from crispdepth.bench import flickering
 from crispdepth.data.moving import shot, way_back
 from crispdepth.io import read_depth
@@ -377,3 +377,40 @@ def test_a_film_leaves_the_holes_that_were_asked_for(tmp_path: Path) -> None:
         shown.append(frame[20, 64 + 20])
     assert np.abs(shown[0] - shown[1]).max() > 40
     np.testing.assert_allclose(shown[1], shown[2], atol=8)
+
+
+def test_a_film_of_levels_is_in_levels(tmp_path: Path) -> None:
+    for name in ("low", "rgb"):
+        (tmp_path / name).mkdir()
+    for i in range(3):
+        low = np.where(np.arange(32) < 14 + i, 60, 140)[None].repeat(24, 0).astype(np.uint8)
+        Image.fromarray(low + np.arange(24, dtype=np.uint8)[:, None] // 2).save(tmp_path / "low" / f"{i}.png")
+        io.write_rgb(tmp_path / "rgb" / f"{i}.png", (texture(i) * 255).astype(np.uint8))
+    wanted = batch.Job(low=tmp_path / "low", rgb=tmp_path / "rgb", out=tmp_path / "out")
+    jobs, _ = batch.pair(wanted, ".npy")
+    settings = batch.Settings(unit="disparity", levels=True)
+    assert batch.run_video(jobs, load("ctkt"), settings) == []
+    for i in range(3):
+        made = np.load(tmp_path / "out" / f"{i}.npy")
+        assert (made == made.round()).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        (["--scale", "4", "--video"], "pass --rgb"),
+        (["--rgb", "c", "--video", "--film", "p.mp4", "--fps", "0"], "--fps 0 is out of range"),
+        (["--rgb", "c", "--video", "--film", "p.avi"], r"use one of \.mp4"),
+        (["--rgb", "c", "--fps", "10"], "--fps is for --film"),
+    ],
+)
+def test_what_a_film_lacks_is_said_before_the_work(
+    words: list[str], cure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("l", "c"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            Image.fromarray(np.full((8, 8), 900, np.uint16)).save(tmp_path / name / f"{i}.png")
+    refused(crispdepth("predict", "--low", "l/", "--unit", "mm", "-o", "out", *words), cure)
+    assert not (tmp_path / "out").exists()

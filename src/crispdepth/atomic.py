@@ -214,7 +214,11 @@ def alone(lock: Path) -> Iterator[None]:
             except BlockingIOError as error:
                 cure = "another process is at work there: wait for it, or end it"
                 raise InputError(f"{shown(lock.parent)}: {cure}") from error
-            if not lock.exists() or not os.path.samestat(lock.stat(), os.fstat(file.fileno())):
+            try:
+                there = os.path.samestat(lock.stat(), os.fstat(file.fileno()))
+            except FileNotFoundError:
+                there = False
+            if not there:
                 continue  # who had it until now has deleted it: it locks nothing
             try:
                 yield

@@ -185,6 +185,8 @@ def _read_low(path: Path, job: Job, settings: Settings) -> tuple[io.DepthFile, l
         f"low      {path.name}: {low.depth.shape[1]}x{low.depth.shape[0]}, unit {low.unit}, "
         f"median {low.median:.4g} {low.depth_unit}, holes {low.holes:.1%}"
     ]
+    if low.note:
+        lines.append(f"note     {low.note}")
     if low.depth_unit == "m" and (low.stored == "uint8" or not USUAL_M[0] <= low.median <= USUAL_M[1]):
         kind = " of 8-bit values" if low.stored == "uint8" else ""
         lines.append(f"note     a median of {low.median:.4g} m{kind} is unusual: does the file really hold {low.unit}?")
@@ -402,8 +404,8 @@ def confidence_max(paths: Sequence[Path]) -> float | None:
 
 def _alike(jobs: Sequence[Job], model: Model, settings: Settings) -> Settings:
     """What ``predict`` would decide of each frame of a film by itself, decided once, by up to SHIFT_FRAMES of them:
-    the median of their shifts, and whether most are noisy or full of scattered holes; by up to KERNEL_FRAMES of them:
-    whether their readings are means."""
+    the median of their shifts, whether most are noisy, and whether most are full of scattered holes (else none is run
+    twice for them); by up to KERNEL_FRAMES of them: whether their readings are means."""
     shifts, noises, holes = [], [], []
     placed = settings.shift is None and aligned(model, settings.align)
     for job in _few(jobs, SHIFT_FRAMES):
@@ -515,7 +517,8 @@ def _frames(
     def write() -> None:
         (work, lines), said = waiting.popleft(), list[str]()
         try:
-            work = replace(work, result=steady.pop())
+            result = steady.pop()
+            work = replace(work, result=replace(result, depth=result.depth.round()) if settings.levels else result)
             said = [*lines, *(() if told else notes), *written(work)]
             told.append(work.job)
             if show is not None:

@@ -79,8 +79,10 @@ def _size(text: str | None) -> Size | None:
     if text is None:
         return None
     width, cross, height = text.lower().partition("x")
-    if not (cross and width.isdigit() and height.isdigit()):
+    if not (cross and width.isdecimal() and height.isdecimal()) or len(text) > 20:
         raise InputError(f"--size {text!r} is not understood: write WIDTHxHEIGHT, such as 640x480")
+    if not (int(width) and int(height)):
+        raise InputError(f"size {text} is empty: both sides must be at least 1")
     return int(height), int(width)
 
 
@@ -186,6 +188,7 @@ def predict(
     """
     from crispdepth import batch, engines
     from crispdepth.models import catalog
+    from crispdepth.video import check_film
 
     wanted = engines.Wanted(engine, device, precision)
     settings = batch.Settings(
@@ -226,6 +229,14 @@ def predict(
     many = batch.is_many(str(job.start))
     if (video and not many) or (film and not video):
         raise InputError("--video is for many frames and --film is for --video: --low 'depth/*.png' --video")
+    if suffix != ".png" and not many:
+        raise InputError("--suffix is for many files: give -o the extension")
+    if fps != 30 and not film:
+        raise InputError("--fps is for --film: add --film preview.mp4, or leave it out")
+    if video and rgb is None:
+        raise InputError("--video follows things by their colours: pass --rgb")
+    if film:
+        check_film(film, fps)
     jobs, lonely = batch.pair(job, suffix) if many else ([job], [])
     model = model or catalog.default(jobs[0].low is not None, jobs[0].rgb is not None)
     if many:
@@ -546,10 +557,8 @@ def bench_memory(
 
 @app.command("bench-video")
 def bench_video(
-    rgb: Annotated[
-        str | None, typer.Option(help="The pictures of a film, a folder or a pattern; else made-up films")
-    ] = None,
-    depth: Annotated[str | None, typer.Option(help="And its true depth, paired by name")] = None,
+    rgb: Annotated[str | None, typer.Option(help="The folder of a film's pictures; else made-up films")] = None,
+    depth: Annotated[str | None, typer.Option(help="And that of its true depth, paired by name")] = None,
     unit: Annotated[str, typer.Option(help="What the values of --depth are")] = "mm",
     model: Annotated[str, typer.Option(help="See `crispdepth names`")] = "crisp",
     scale: Annotated[float, typer.Option(help="Low map smaller by this factor")] = 8,
@@ -709,7 +718,7 @@ def _hub() -> tuple[Any, Any]:
 def sample(
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write into; made if missing")],
     scale: Annotated[int, typer.Option(help="Low map smaller by this factor")] = 8,
-    seed: Annotated[int, typer.Option(help="Which scene")] = 7,
+    seed: Annotated[int, typer.Option(help="Which scene", min=0, max=2**62)] = 7,
     size: Annotated[str, typer.Option(help="Size of the picture, WxH")] = "640x480",
 ) -> None:
     """Make up a scene to try things on: rgb.png, low.png, truth.png (millimetres), intrinsics.json."""

@@ -91,6 +91,11 @@ def from_error(error: np.ndarray, depth: np.ndarray) -> np.ndarray:
     return share.astype(np.float32, copy=False)
 
 
+def as_error(confidence: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """``from_error`` undone: the error that a confidence above 0 says."""
+    return ((1 / confidence - 1) * HALF * np.maximum(depth, 0)).astype(np.float32)
+
+
 def from_distance(valid: np.ndarray, size: Size) -> np.ndarray:
     """Confidence 1 / (1 + low pixels to the nearest reading), at ``size``, float32; ``valid`` (h, w) bool.
 

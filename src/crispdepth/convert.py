@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from crispdepth.atomic import shown
+from crispdepth.atomic import atomic, check_output, shown
 from crispdepth.models.naima import Naima, from_released, released_scale
 from crispdepth.models.naima_released import unwrapped
 from crispdepth.types import InputError, Model
@@ -25,18 +25,11 @@ def convert(system: str, checkpoint: Path, out: Path, scale: int | None = None) 
     """
     if system not in SYSTEMS:
         raise InputError.unknown("system", system, SYSTEMS)
-    if out.suffix != ".safetensors":
-        raise InputError(f"-o {out} must end in .safetensors")
-    if not out.parent.is_dir():
-        raise InputError(f"the folder {out.parent} does not exist: make it first")
+    check_output(out, [checkpoint], (".safetensors",))
     tensors = read(checkpoint)
     model = from_released(tensors, released_scale(tensors) if scale is None else scale)
-    part = out.with_suffix(".part")
-    try:
+    with atomic(out) as part:
         model.save(part)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
     return _lines(model, out)
 
 

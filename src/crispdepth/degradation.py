@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from crispdepth.geometry import grow, resize
-from crispdepth.types import Depth, Mask, Size
+from crispdepth.types import Depth, InputError, Mask, Size
 
+LARGEST_SCALE = 64
 KERNELS = ("bicubic", "bicubic-8bit", "bicubic-plain", "average", "strided")
 
 
@@ -16,15 +17,23 @@ def low_size(size: Size, scale: float) -> Size:
     return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
 
 
+def check_scale(scale: float) -> None:
+    """Raise InputError unless a map can be shrunk by this factor."""
+    if not 1 <= scale <= LARGEST_SCALE:
+        raise InputError(f"scale {scale:g} is out of range: 1 to {LARGEST_SCALE}")
+
+
 def crop_to_multiple(x: torch.Tensor, scale: float) -> torch.Tensor:
     """The upper left part of (b, c, h, w) whose sides are multiples of ``scale`` ("modcrop").
 
-    A ``scale`` that is no whole number leaves the map as it is.
+    A ``scale`` that is no whole number leaves the map as it is. Raises InputError where nothing is left.
     """
     if scale != int(scale):
         return x
     height, width = x.shape[-2:]
     step = int(scale)
+    if min(height, width) < step:
+        raise InputError(f"{width}x{height} pixels are less than one of a map x{scale:g} smaller: take a smaller scale")
     return x[..., : height - height % step, : width - width % step]
 
 
@@ -37,7 +46,8 @@ def downsample(depth: Depth, valid: Mask, scale: float, kernel: str = "bicubic")
     - ``average``: mean of the pixels covered (GraphSR, DADA)
     - ``strided``: the last pixel of each block, ``d[s-1::s]`` (DJF, PAC); whole scales only
 
-    Holes get no weight (``geometry.resize``). Raises ValueError for a kernel not in this list.
+    Holes get no weight (``geometry.resize``). Raises ValueError for a kernel not in this list, and InputError for
+    ``strided`` with a scale that is not whole.
     """
     size = low_size((depth.shape[-2], depth.shape[-1]), scale)
     if kernel in ("bicubic", "bicubic-plain", "average"):
@@ -48,7 +58,9 @@ def downsample(depth: Depth, valid: Mask, scale: float, kernel: str = "bicubic")
         last = slice(int(scale) - 1, None, int(scale))
         seen = valid[..., last, last]
         return torch.where(seen, depth[..., last, last], 0), seen
-    raise ValueError(f"no kernel {kernel!r} for x{scale:g}; choose from {', '.join(KERNELS)}")
+    if kernel == "strided":
+        raise InputError(f"strided takes one pixel of so many: x{scale:g} is no whole scale")
+    raise ValueError(f"no kernel {kernel!r}; choose from {', '.join(KERNELS)}")
 
 
 def bicubic_8bit(depth: Depth, valid: Mask, size: Size) -> tuple[Depth, Mask]:
@@ -72,10 +84,12 @@ def punch_holes(valid: Mask, share: float, generator: torch.Generator, radius: i
     return valid & ~grow(centres, radius)
 
 
-def quantise(depth: Depth, steps: torch.Tensor) -> Depth:
-    """Rounded to ``steps`` equal steps between the smallest and the largest value of each map; steps (b, 1, 1, 1)."""
-    bottom = depth.amin(dim=(1, 2, 3), keepdim=True)
-    step = (depth.amax(dim=(1, 2, 3), keepdim=True) - bottom) / steps
+def quantise(depth: Depth, steps: torch.Tensor, valid: Mask | None = None) -> Depth:
+    """Rounded to ``steps`` equal steps (b, 1, 1, 1), one value more, between the smallest and the largest value of each
+    map, of what is ``valid`` (by default all)."""
+    known = torch.ones_like(depth, dtype=torch.bool) if valid is None else valid
+    bottom = torch.where(known, depth, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
+    step = (torch.where(known, depth, -torch.inf).amax(dim=(1, 2, 3), keepdim=True) - bottom) / steps
     return bottom + ((depth - bottom) / step.clamp(min=1e-12)).round() * step
 
 

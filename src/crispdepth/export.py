@@ -16,7 +16,7 @@ from torch import nn
 
 from crispdepth.atomic import atomic, check_output
 from crispdepth.data.scenes import scenes
-from crispdepth.degradation import downsample
+from crispdepth.degradation import check_scale, downsample
 from crispdepth.graphs import SUFFIXES, Graph, core, needed
 from crispdepth.inference import estimated
 from crispdepth.metrics import rmse
@@ -25,6 +25,10 @@ from crispdepth.types import InputError, Model, Sample, Size
 
 OPSET = 18
 AGREE = 1e-4  # largest difference from torch that is accepted, as a share of the depth's range
+BY_ITSELF = (
+    "note     elsewhere OpenVINO computes in bf16 where it can, farther off: {'INFERENCE_PRECISION_HINT': 'f32'} "
+    "in compile_model makes it exact"
+)
 ODD: tuple[tuple[int, Size, float, float], ...] = (  # batch, size, enlargement, share of holes
     (1, (47, 61), 8, 0.3),
     (2, (96, 70), 3.3, 0.0),
@@ -65,6 +69,8 @@ def export(
         raise InputError("a name with + is a network run on eight views: export the network, leave the + out")
     if int8 and path.suffix != ".xml":
         raise InputError(f"--int8 writes OpenVINO's files: call it {path.with_suffix('.xml').name}")
+    if scale is not None:
+        check_scale(scale)
     if int8 and size is not None:
         raise InputError("--int8 is calibrated at several sizes: leave --size out")
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +85,8 @@ def export(
     free = "any size" if graph.scales[1] == float("inf") else f"any size, {graph.enlarges}"
     if size is not None:
         free = ", ".join(f"{name} {width}x{height}" for name, (height, width) in graph.shapes.items())
-    return [f"inputs   {', '.join(_words(model))}; {free}", line, f"wrote    {path} ({megabytes:.1f} MB)"]
+    notes = [] if path.suffix == ".onnx" else [BY_ITSELF]
+    return [f"inputs   {', '.join(_words(model))}; {free}", line, f"wrote    {path} ({megabytes:.1f} MB)", *notes]
 
 
 def converted(

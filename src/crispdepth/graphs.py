@@ -44,7 +44,7 @@ class Graph(Model):
         opened = _onnx if path.suffix == ".onnx" else _openvino
         self._run, shapes, outputs, about = opened(path)
         self._names = list(shapes)
-        if not about:
+        if not {"kind", "scales"} <= about.keys():
             raise InputError(f"{path} was not written by `crispdepth export`: its inputs are unknown")
         vars(self).update(inputs=tuple(n for n in self._names if n not in COMPANIONS), kind=about["kind"])
         vars(self).update(wants_clean=about.get("wants") == "clean")  # unsaid in older files, as is the next

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from crispdepth.confidence import from_distance, from_error, trusted
+from crispdepth.confidence import as_error, from_distance, from_error, trusted
 from crispdepth.detail import put_back
 from crispdepth.formats.raw import MAX_PIXELS
 from crispdepth.geometry import (
@@ -38,6 +38,8 @@ TILED_BYTES_PER_PIXEL = 60  # of the result, in tiles: picture, result and what 
 TILE_BYTES = 1.2e9  # the largest tiles, and Python with its libraries
 ASPECT_TOLERANCE = 0.02
 ROWS = 256
+MOST_FOCAL_PX = 1e6
+ONE_PLANE = 0.01  # of the depth: readings that differ by less
 LEFT = 0.15  # of the noise: about what is left of it in the result (examples/expected_error.py)
 
 
@@ -108,9 +110,19 @@ def predict(
             raise InputError(
                 "this model looks at the picture alone: leave out --low (low=…), or choose another --model"
             )
-        if (align, denoise, kernel, once, levels, hard_edges) != ("off", "auto", "auto", False, False, False):
-            options = "--align, --denoise, --kernel, --once, --levels and --hard-edges"
-            raise InputError(f"{options} are about measured depth: leave it out")
+        of_low: dict[str, Any] = {
+            "valid": valid,
+            "unit": unit,
+            "confidence": confidence,
+            "min_confidence": min_confidence,
+        }
+        of_low |= {"confidence_max": confidence_max, "shift": shift, "align": None if align == "off" else align}
+        of_low |= {"denoise": None if denoise == "auto" else denoise, "kernel": None if kernel == "auto" else kernel}
+        of_low |= {"nan_holes": nan_holes or None, "once": once or None}
+        of_low |= {"levels": levels or None, "hard_edges": hard_edges or None}
+        for name, given in of_low.items():
+            if given is not None:
+                raise InputError(f"{name}=… is about measured depth: leave it out, or pass low too")
         return _from_rgb(model, rgb, size, focal_px)
     if focal_px is not None:
         raise InputError(
@@ -124,6 +136,12 @@ def predict(
         name = "min_confidence" if min_confidence is not None else "confidence_max"
         given = f"--{name.replace('_', '-')} ({name}=…)"
         raise InputError(f"{given} is for a sensor's own confidence: add --confidence (confidence=…)")
+    if once and kernel == "average":
+        raise InputError(
+            "kernel average turns the readings for a second run, which once forbids: leave one of them out"
+        )
+    if shift is not None and not (len(shift) == 2 and all(isinstance(px, int | np.integer) for px in shift)):
+        raise InputError(f"shift={shift} is not understood: two whole numbers of pixels, right and down")
     if shift is not None and align not in ("guide", "auto"):
         raise InputError("shift=… says by how much; align='guide' or 'auto' says what is moved: add it")
     rgb_map = None if rgb is None else _rgb_tensor(rgb)
@@ -139,7 +157,8 @@ def predict(
         raise InputError(f"--align {align} compares the depth with the colours: pass --rgb (rgb=…)")
     if rgb_map is not None and ("rgb" in model.inputs or align != "off"):
         rgb_map = resize_rgb(rgb_map, size)
-    seen = Sample(rgb=rgb_map, low=low_map, valid=mask)
+    zero = low_map[mask].min() if hard_edges and unit == "relative" else 0.0  # its own says nothing: edges need one
+    seen = Sample(rgb=rgb_map, low=torch.where(mask, low_map - zero, 0), valid=mask)
     made = careful(
         model,
         seen,
@@ -152,7 +171,7 @@ def predict(
         levels=levels,
         hard_edges=hard_edges,
     )
-    result = _prediction(made.depth, made.error, mask, unit)
+    result = _prediction(made.depth + zero, made.error, low_map, mask, unit)
     result = replace(result, noise=made.noise, averaged=made.averaged, twice=made.twice, shift_px=made.shift)
     return _moved(result, made.shift) if align == "auto" else result
 
@@ -323,7 +342,7 @@ def _ctkt() -> Model:
 
 
 def _moved(result: Prediction, shift: tuple[int, int]) -> Prediction:
-    """The result moved right and down; where nothing comes in from, nothing was measured."""
+    """The result moved right and down; where nothing comes in from, nothing was measured, and nothing is trusted."""
     if shift == (0, 0):
         return result
     height, width = result.depth.shape
@@ -337,12 +356,14 @@ def _moved(result: Prediction, shift: tuple[int, int]) -> Prediction:
         result,
         depth=at(result.depth),
         valid=at(result.valid) & inside,
-        confidence=None if result.confidence is None else at(result.confidence),
-        error=None if result.error is None else at(result.error),
+        confidence=None if result.confidence is None else np.where(inside, at(result.confidence), np.float32(0)),
+        error=None if result.error is None else np.where(inside, at(result.error), at(np.abs(result.depth))),
     )
 
 
-def _prediction(depth: Depth, error: Depth | None, mask: Mask, unit: str) -> Prediction:
+def _prediction(depth: Depth, error: Depth | None, low: Depth, mask: Mask, unit: str) -> Prediction:
+    """What ``predict`` returns. Where the readings hardly differ, a network that counts in their range expects no error
+    anywhere; but nobody knows what a hole hides: there so much is expected as ``from_distance`` trusts it."""
     height, width = size = (depth.shape[-2], depth.shape[-1])
     seen = F.interpolate(mask.to(torch.uint8), size, mode="nearest-exact")
     values, valid = depth[0, 0].float().numpy(), seen[0, 0].numpy() > 0
@@ -352,6 +373,9 @@ def _prediction(depth: Depth, error: Depth | None, mask: Mask, unit: str) -> Pre
         share = None if unit == "relative" else from_distance(mask[0, 0].numpy(), (height, width))
         return Prediction(values, valid, unit, share)
     expected = error[0, 0].float().numpy()
+    read = low[mask]
+    if unit != "relative" and float(read.max() - read.min()) < ONE_PLANE * float(read.mean()):
+        expected = np.maximum(expected, as_error(from_distance(mask[0, 0].numpy(), (height, width)), values))
     share = None if unit == "relative" else from_error(expected, values)
     return Prediction(values, valid, unit, share, expected)
 
@@ -366,6 +390,8 @@ def _from_rgb(model: Model, rgb: Array | None, size: Size | None, focal_px: floa
     picture = resize_rgb(whole, size)
     if focal_px is not None and not hasattr(model, "for_focal"):
         raise InputError("this model does not say which focal length its depth is for: leave out --focal (focal_px=…)")
+    if focal_px is not None and not 0 < focal_px < MOST_FOCAL_PX:
+        raise InputError(f"focal_px={focal_px:g} is out of range: it is in pixels of the picture, above 0")
     both: Any = getattr(model, "depth_and_classes", None)
     with torch.inference_mode():
         depth, classes = (model(rgb=picture), None) if both is None else both(rgb=picture)
@@ -422,7 +448,7 @@ def _low_tensors(
         raise InputError("there is no low-resolution depth: pass --low (low=…)")
     mask = None if valid is None else _squeeze(valid, "valid").astype(bool)
     if isinstance(low, str | Path):
-        read = read_depth(low, unit, nan_holes=nan_holes or mask is not None)
+        read = read_depth(low, unit, nan_holes=nan_holes, valid=mask)
         mask = read.valid if mask is None else mask
     else:
         values = _squeeze(low, "low")
@@ -457,7 +483,11 @@ def _check_same_shape(mask: np.ndarray | None, values: np.ndarray, what: str = "
 
 def _squeeze(x: np.ndarray | torch.Tensor, what: str) -> np.ndarray:
     """To a plain (h, w) array; leading (or one trailing) axes of length 1 are dropped."""
-    array = x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+    if np.ma.isMaskedArray(x):
+        raise InputError(
+            f"{what} is a masked array, whose mask numpy drops: pass what it holds (.data) and valid=~mask"
+        )
+    array = _plain(x) if isinstance(x, torch.Tensor) else np.asarray(x)
     shape = array.shape
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
@@ -468,12 +498,18 @@ def _squeeze(x: np.ndarray | torch.Tensor, what: str) -> np.ndarray:
     return array
 
 
+def _plain(x: torch.Tensor) -> np.ndarray:
+    """A tensor as numpy has it, which knows no bfloat16."""
+    x = x.detach().cpu()
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+
+
 def _rgb_tensor(rgb: Array) -> Rgb:
     """(1, 3, h, w) float32 in 0..1."""
     if isinstance(rgb, str | Path):
         rgb = read_rgb(rgb)
     if isinstance(rgb, torch.Tensor):
-        array = rgb.detach().cpu().numpy()
+        array = _plain(rgb)
         array = array[0] if array.ndim == 4 and array.shape[0] == 1 else array
         channels_first = True
     else:
@@ -513,6 +549,8 @@ def check_size(size: Size, model: Model, low: Size) -> None:
     if not isinstance(size, tuple | list) or len(size) != 2:
         raise InputError(f"size {size!r} is not understood: pass (height, width)")
     height, width = size
+    if not all(isinstance(side, int | np.integer) for side in size):
+        raise InputError(f"size {size!r} is not understood: pass (height, width), whole numbers")
     if height < 1 or width < 1:
         raise InputError(f"size {width}x{height} is empty: both sides must be at least 1")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**34

@@ -170,6 +170,7 @@ _YAML_NAMES = {"xres": "width", "image_width": "width", "yres": "height", "image
 def _yaml(text: str) -> dict[str, Any]:
     """The numbers of ``name: 12.5`` at the top level, and ROS's camera_matrix; nothing else of YAML is needed."""
     found: dict[str, Any] = {}
+    text = text.replace("\r\n", "\n")
     for name, value in re.findall(r"^(\w+):[ \t]*([-+.\deE]+)[ \t]*(?:#.*)?$", text, re.MULTILINE):
         try:
             number = float(value)

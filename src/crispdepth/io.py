@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import IO
@@ -56,12 +56,14 @@ class DepthFile:
 
     ``depth``: (H, W) float32, metres (own values for ``disparity`` and ``relative``), 0 at holes.
     ``valid``: (H, W) bool, False at holes. ``unit``: the file's, such as ``mm``. ``stored``: its dtype.
+    ``note``: what was made of its values while they were read.
     """
 
     depth: np.ndarray
     valid: np.ndarray
     unit: str
     stored: str
+    note: str = ""
 
     @property
     def depth_unit(self) -> str:
@@ -79,14 +81,17 @@ class DepthFile:
         return float(np.median(self.depth[self.valid]))
 
 
-def read_depth(path: PathLike, unit: str | None = None, nan_holes: bool = False) -> DepthFile:
+def read_depth(
+    path: PathLike, unit: str | None = None, nan_holes: bool = False, valid: np.ndarray | None = None
+) -> DepthFile:
     """A depth map, with its mask, of an 8/16-bit PNG, TIFF, EXR, PFM, npy or npz file, Hypersim's HDF5, or the one in a
     HEIC photo.
 
     ``unit`` is a name in ``UNITS``; integer files must be given one, floating-point files default to
     metres (an npz of ours and a HEIC name their own). 0 and negative values are holes, but not in ``relative``. NaN and
-    inf are holes in EXR, PFM and HDF5, elsewhere only with ``nan_holes``. Raises InputError, one line, for
-    anything wrong.
+    inf are holes in EXR, PFM and HDF5, elsewhere only with ``nan_holes``. ``valid`` (H, W) bool marks the readings
+    where the file itself does not; what stands elsewhere is not looked at. Raises InputError, one line, for anything
+    wrong.
     """
     row = None if unit is None else parse_unit(unit)
     with _reading(path) as (file, kind):
@@ -94,6 +99,10 @@ def read_depth(path: PathLike, unit: str | None = None, nan_holes: bool = False)
             known, why = ", ".join(_DEPTH_READERS), _NO_DEPTH.get(kind, "")
             raise InputError(f"is {kind or 'no known format'}{why}, not a depth file; give {known}")
         raw = _DEPTH_READERS[kind](file)
+        if valid is not None:
+            if valid.shape != raw.values.shape:
+                raise InputError(f"valid is {valid.shape}, but the depth is {raw.values.shape}: they must match")
+            raw = replace(raw, valid=valid if raw.valid is None else valid & raw.valid)
         return _in_metres(raw, row or _default_unit(raw), nan_holes)
 
 
@@ -138,7 +147,7 @@ def _in_metres(raw: Raw, unit: Unit, nan_holes: bool) -> DepthFile:
     if not valid.any():
         raise InputError(f"no reading in {values.size} pixels (all are holes); give a map with depth in it")
     depth[~valid] = 0
-    return DepthFile(depth, valid, unit.name, str(raw.values.dtype))
+    return DepthFile(depth, valid, unit.name, str(raw.values.dtype), raw.note)
 
 
 def _rotated(values: np.ndarray) -> np.ndarray:
@@ -419,7 +428,8 @@ def write_points(
             continue
         part = np.asarray(part)
         if part.shape != (len(points), 3) or part.dtype.kind != kind or (kind == "u" and part.itemsize > 1):
-            raise InputError(f"{name}: {names} need shape ({len(points)}, 3), not {part.dtype} {part.shape}")
+            wanted = "uint8" if kind == "u" else "floats"
+            raise InputError(f"{name}: {names} need {wanted} ({len(points)}, 3), not {part.dtype} {part.shape}")
         if not np.isfinite(part).all():
             raise InputError(f"{name}: {names} hold NaN or inf; drop those points first")
         columns |= {label: part[:, i] for i, label in enumerate(names.split())}

@@ -120,13 +120,19 @@ def check(job: Job, settings: Settings) -> None:
     for path, suffixes in job.outputs:
         check_output(path, job.inputs.values(), suffixes, job.new_folders)
     if len({os.path.realpath(path) for path, _ in job.outputs}) < len(job.outputs):
-        raise InputError("two outputs have one name: give the depth and the picture different ones")
+        raise InputError("two outputs have one name: give each of them its own")
     if settings.size and settings.scale:
         raise InputError("--size and --scale both say how large the result shall be: give one of them")
     if settings.scale is not None and not 1 <= settings.scale <= 64:
         raise InputError(f"--scale {settings.scale:g} is out of range: 1 to 64")
     if not 1 <= settings.fov_deg <= 170:
         raise InputError(f"--fov {settings.fov_deg:g} is out of range: 1 to 170 degrees")
+    if settings.fov_deg != DEFAULT_FOV_DEG and (settings.intrinsics or not (job.points or job.mesh)):
+        raise InputError("--fov is for points and meshes without --intrinsics: add --points cloud.ply, or leave it out")
+    if settings.focal_px is not None and settings.intrinsics is not None:
+        raise InputError("--focal and --intrinsics both say how long the focal length is: give one of them")
+    if settings.once and settings.kernel == "average":
+        raise InputError("--kernel average turns the readings for a second run, which --once forbids: give one of them")
     if settings.depth_intrinsics is None and settings.extrinsics is not None:
         raise InputError("--extrinsics lead from the depth's camera to the picture's: add --depth-intrinsics")
     known = settings.intrinsics or job.intrinsics
@@ -178,6 +184,9 @@ def _check_alone(job: Job, settings: Settings) -> None:
         "--hard-edges": settings.hard_edges or None,
         "--depth-intrinsics": settings.depth_intrinsics,
         "--calib": settings.calib,
+        "--keep-holes": settings.keep_holes or None,
+        "--max-hole-px": settings.max_hole_px,
+        "--nan-holes": (settings.nan_holes or None) if job.truth is None else None,
         "--unit": settings.unit if job.truth is None else None,
     }
     for option, value in of_low.items():

@@ -38,6 +38,7 @@ def point_cloud(
     Only where ``valid`` (H, W) bool (by default where depth is above 0), and without flying pixels, which hang between
     two things. ``rgb``: (H, W, 3), float of 0..1 or uint8; without it there are no colours.
     """
+    depth = _fitting(depth, valid, camera)
     seen = depth > 0 if valid is None else valid & (depth > 0)
     z, mask = torch.from_numpy(depth)[None, None], torch.from_numpy(seen)[None, None]
     kept = (mask & ~flying_pixels(z, mask))[0, 0].numpy()
@@ -55,6 +56,7 @@ def grid_mesh(depth: np.ndarray, valid: np.ndarray, camera: Camera, rgb: np.ndar
     None across a depth edge, a hole or a flying pixel; pixels in no triangle are left out. ``rgb`` (H, W, 3) float
     of 0..1 colours the vertices. Raises InputError when no triangle is left.
     """
+    depth = _fitting(depth, valid, camera)
     height, width = depth.shape
     z, mask = torch.from_numpy(depth)[None, None], torch.from_numpy(valid & (depth > 0))[None, None]
     mask = mask & ~flying_pixels(z, mask)
@@ -67,6 +69,18 @@ def grid_mesh(depth: np.ndarray, valid: np.ndarray, camera: Camera, rgb: np.ndar
     xyz = points(z, camera.matrix())[0].permute(1, 2, 0).reshape(-1, 3).numpy()[used]
     colours = None if rgb is None else np.round(rgb.reshape(-1, 3)[used] * 255).astype(np.uint8)
     return Mesh(xyz, triangles, _normals(xyz, triangles), colours)
+
+
+def _fitting(depth: np.ndarray, valid: np.ndarray | None, camera: Camera) -> np.ndarray:
+    """``depth`` (H, W) as float32. Raises InputError for a mask or a camera of another size."""
+    if depth.ndim != 2 or (valid is not None and valid.shape != depth.shape):
+        of = "" if valid is None else f", valid {valid.shape}"
+        raise InputError(f"the depth is {depth.shape}{of}: both must be (height, width), of one size")
+    height, width = depth.shape
+    if (camera.height, camera.width) != (height, width):
+        cure = f"pass camera.resized(({height}, {width})), if both show the same view"
+        raise InputError(f"the camera is for {camera.width}x{camera.height} pixels, the depth {width}x{height}: {cure}")
+    return np.ascontiguousarray(depth, np.float32)
 
 
 def _triangles(depth: np.ndarray) -> np.ndarray:

@@ -62,7 +62,8 @@ def outputs_of(work: Work) -> tuple[list[Output], list[str]]:
             load("bicubic"), low=work.low.depth, valid=work.low.valid, unit=result.unit, size=(height, width)
         )
     if truth is not None:
-        notes.append(_error_line(result, base, truth))
+        moved = work.settings.align == "auto" and result.shift_px != (0, 0)
+        notes.append(_error_line(result, base, truth, moved))
     if job.out_confidence is not None:
         outputs.append(_confidence(work, job.out_confidence, kept))
     if job.picture is not None:
@@ -151,7 +152,7 @@ def read_truth(work: Work) -> io.DepthFile:
     return truth
 
 
-def _error_line(result: Prediction, base: Prediction | None, truth: io.DepthFile) -> str:
+def _error_line(result: Prediction, base: Prediction | None, truth: io.DepthFile, moved: bool) -> str:
     scale, sign = (100, "cm") if result.unit == "m" else (1, result.unit)
     target, valid = torch.from_numpy(truth.depth)[None, None], torch.from_numpy(truth.valid)[None, None]
     both = [torch.from_numpy(p.depth)[None, None] for p in (result, base) if p is not None]
@@ -160,6 +161,7 @@ def _error_line(result: Prediction, base: Prediction | None, truth: io.DepthFile
     ours, theirs = float(np.median(result.depth)), truth.median
     apart = base is not None and result.unit == "m" and not 1 / FAR_APART < ours / theirs < FAR_APART
     hint = f"; its median is {theirs:.3g} m, not {ours:.3g}: does it hold what --unit says?" if apart else ""
+    hint += "; the result was moved, the truth was not" if moved else ""
     return f"error    RMSE against the truth {errors[0]}; {beside}{hint}"
 
 
@@ -246,4 +248,5 @@ def _surface(work: Work) -> tuple[Mesh, str]:
 
 def _check_metres(option: str, result: Prediction) -> None:
     if result.unit != "m":
-        raise InputError(f"{option} needs depth in metres, and this depth is {result.unit}: give its --unit")
+        cure = "--calib makes metres of Middlebury's" if result.unit == "disparity" else "give its --unit"
+        raise InputError(f"{option} needs depth in metres, and this depth is {result.unit}: {cure}")

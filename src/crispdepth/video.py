@@ -251,13 +251,18 @@ def _kept_up(before: np.ndarray, now: np.ndarray, met: np.ndarray, error: np.nda
 # ------------------------------------------------------------------------------------ films
 
 
+def check_film(path: Path, fps: float) -> None:
+    """Raise InputError for a film that could not be written."""
+    check_output(path, (), (".mp4",), new_folder=True)
+    if not 0 < fps <= 1000:
+        raise InputError(f"--fps {fps:g} is out of range: above 0, up to 1000")
+
+
 @contextmanager
 def film(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
     """A function that takes the frames of an MP4 (MPEG-4 part 2), each (h, w, 3) uint8 RGB; the file appears whole at
     the end or not at all. Frames of another size than the first are brought to it. Raises InputError."""
-    check_output(path, (), (".mp4",), new_folder=True)
-    if not 0 < fps <= 1000:
-        raise InputError(f"--fps {fps:g} is out of range: above 0, up to 1000")
+    check_film(path, fps)
     writer: cv2.VideoWriter | None = None
     size, count = (0, 0), 0
     make_folder(path.parent)

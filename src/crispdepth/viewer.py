@@ -20,7 +20,7 @@ from crispdepth.page import page
 from crispdepth.roles import told_apart
 from crispdepth.types import InputError
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost")
 # The browser itself forbids the page to ask anything of another machine.
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:; "

@@ -12,6 +12,7 @@ import torch
 
 from crispdepth.bench.protocol import PROTOCOLS, Protocol
 from crispdepth.data.sets import SETS, find
+from crispdepth.degradation import check_scale
 from crispdepth.geometry import level_step
 from crispdepth.inference import predict
 from crispdepth.metrics import METRICS, confusion, mean_iou
@@ -77,8 +78,7 @@ def evaluate(
         name, model = name or model, load(model)
     name = name or type(model).__name__
     root = Path(root) if isinstance(root, str) else root
-    if not 1 <= scale <= 64:
-        raise InputError(f"scale {scale:g} is out of range: 1 to 64")
+    check_scale(scale)
     protocol = protocol or usual_protocol(model, set_name)
     row = protocol_named(protocol)
     alone = "low" not in model.inputs
@@ -181,6 +181,8 @@ def _measure(out: Prediction, sample: Sample, row: Protocol, set_name: str, map_
         low, high = row.measure_m or (float(target[valid].min()), float(target[valid].max()))
         prediction = prediction.clamp(low, high)
     b = row.border(set_name)
+    if min(size) <= 2 * b:
+        raise InputError(f"nothing of {size[1]}x{size[0]} pixels is left inside the border of {b}: leave it out")
     cut = (..., slice(b, size[0] - b), slice(b, size[1] - b))
     per_metre = 100 if map_unit == "m" else 1  # cm
     args = (prediction[cut] * per_metre, target[cut] * per_metre, valid[cut])

@@ -14,7 +14,7 @@ import torch
 
 from crispdepth.data.folder import by_stem, files_in, read_pair
 from crispdepth.data.moving import shot, way_back
-from crispdepth.degradation import add_noise, downsample
+from crispdepth.degradation import add_noise, check_scale, downsample
 from crispdepth.inference import predict
 from crispdepth.metrics import flicker, rmse
 from crispdepth.models.catalog import load
@@ -92,6 +92,7 @@ def measure(
     """
     network = load(model)
     rows: dict[str, Any] = {}
+    check_scale(scale)
     total = len(NOISES) * sum(film.count for film in films)
     done = 0
     for noise in NOISES:

@@ -96,7 +96,8 @@ class Protocol:
     def prepare(self, sample: Sample, scale: float, set_name: str, unit: str) -> Iterator[Sample]:
         """The images this protocol measures, each with a low map made from its truth.
 
-        Raises InputError when the protocol needs the sensor's own map and the sample has none.
+        Raises InputError when the protocol needs the sensor's own map and the sample has none, or 8 bits and it has
+        more.
         """
         kernel = self.kernel_of(unit)
         for part in _squares(sample, self.crop_px) if self.crop_px else [sample]:
@@ -106,6 +107,8 @@ class Protocol:
             if kernel == "given":
                 yield _with_given_low(part, set_name)
                 continue
+            if kernel.endswith("8bit"):
+                _check_levels(part)
             made = _degrade(part, scale, kernel, self.clip_truth_m.get(set_name))
             yield _squared(made, self.square_px, self.border(set_name)) if self.square_px else made
 
@@ -185,6 +188,13 @@ def _squared(sample: Sample, step: int, border: int) -> Sample:
         low=padded(sample.low, small, least),
         valid=padded(sample.valid, small, True),
     )
+
+
+def _check_levels(sample: Sample) -> None:
+    """Raise InputError for a truth that is in no whole levels of 0..255: rounded, it would be another."""
+    assert sample.depth is not None
+    if bool((sample.depth != sample.depth.round()).any()) or not 0 <= float(sample.depth.max()) <= 255:
+        raise InputError("this protocol rounds to 8 bits, and the truth holds more: take one that does not (dctnet)")
 
 
 def _degrade(sample: Sample, scale: float, kernel: str, clip_truth_m: tuple[float, float] | None = None) -> Sample:

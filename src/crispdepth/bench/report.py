@@ -193,6 +193,8 @@ def write_numbers(
     check_text_output(out)
     if figures is not None:
         check_json(figures)
+    if readme is not None and not readme.is_file():
+        raise InputError(f"{readme} does not exist: name the page with the short table")
     short = None if readme is None else _MARKED.search(readme.read_text(encoding="utf-8"))
     if readme is not None and short is None:
         raise InputError(f"{readme} has no marks <!-- numbers --> and <!-- end of numbers --> to write between")

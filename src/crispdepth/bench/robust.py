@@ -9,7 +9,16 @@ from typing import Any
 import torch
 
 from crispdepth.data.folder import Readers
-from crispdepth.degradation import KERNELS, add_noise, crop_to_multiple, downsample, punch_holes, quantise, shift
+from crispdepth.degradation import (
+    KERNELS,
+    add_noise,
+    check_scale,
+    crop_to_multiple,
+    downsample,
+    punch_holes,
+    quantise,
+    shift,
+)
 from crispdepth.inference import careful
 from crispdepth.metrics import rmse
 from crispdepth.models.catalog import load
@@ -48,7 +57,7 @@ class Fault:
         if self.noise:
             low = add_noise(low, self.noise * span, generator)
         if self.steps:
-            low = quantise(low, torch.full((1, 1, 1, 1), float(self.steps)))
+            low = quantise(low, torch.full((1, 1, 1, 1), float(self.steps)), valid)
         if self.holes:
             valid = punch_holes(valid, self.holes, generator)
         low = torch.where(valid, low, 0)
@@ -71,6 +80,7 @@ def measure(
     names: list[str], readers: Readers, scale: float = 8, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, dict[str, float]]:
     """Mean of per-image RMSE of each model under each fault, in the unit of the samples."""
+    check_scale(scale)
     faults = {name: fault for name, fault in FAULTS.items() if _tells(fault, scale)}
     models = {name: load(name) for name in names}
     totals = {name: dict.fromkeys(faults, 0.0) for name in names}

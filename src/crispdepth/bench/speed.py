@@ -24,7 +24,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from crispdepth.data.scenes import scenes
-from crispdepth.degradation import downsample
+from crispdepth.degradation import check_scale, downsample
 from crispdepth.engines import Choice, Machine, Wanted, choose, compiled, prepared
 from crispdepth.export import AGREE, Sizes, converted, held_back_rmse
 from crispdepth.graphs import Graph
@@ -137,6 +137,7 @@ def _job(model: Model, size: Size, scale: float) -> Callable[[], object]:
 
 
 def _scene(size: Size, scale: float) -> Sample:
+    check_scale(scale)
     scene = scenes(1, *size, seed=0)
     assert scene.depth is not None
     low, valid = downsample(scene.depth, torch.ones_like(scene.depth, dtype=torch.bool), scale)
@@ -292,6 +293,7 @@ _COMMAND = (
 def command_peak_mb(model: str, size: Size, scale: float, out_confidence: bool = False) -> float:
     """Peak memory in megabytes (10^6) of ``crispdepth predict`` from files to a file, or to two with
     ``out_confidence``. Raises InputError as it does."""
+    check_scale(scale)
     small = (max(1, round(size[0] / scale)), max(1, round(size[1] / scale)))
     generator = np.random.default_rng(0)
     rgb = generator.integers(0, 255, (size[0] // 16 + 1, size[1] // 16 + 1, 3), np.uint8)

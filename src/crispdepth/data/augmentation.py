@@ -64,6 +64,10 @@ class Sensors:
             share = getattr(self, field.name)
             if not isinstance(share, tuple) and not 0 <= share <= 1:
                 raise InputError(f"{field.name}={share:g} is out of range: a share, 0 to 1")
+        if not self.whole_scales or min(self.whole_scales) < 1:
+            raise InputError(
+                f"whole_scales={list(self.whole_scales)} are not understood: write such as [4, 8], from 1 on"
+            )
         if len(self.soft_px) != 2 or not 0 < self.soft_px[0] <= self.soft_px[1]:
             raise InputError(f"soft_px={list(self.soft_px)} is not understood: write least and largest, [0.4, 0.8]")
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import zlib
+from contextlib import redirect_stdout
 from dataclasses import dataclass
-from io import BytesIO
+from io import BytesIO, StringIO
 from typing import IO
 
 import numpy as np
@@ -19,6 +21,7 @@ from crispdepth.types import InputError
 # comes in, none and ZIP scanlines, are read and checked here, and only the others (tiles, PIZ, ...) by OpenEXR.
 # Layout: openexr.com, "File Layout".
 
+WARNING = "Warning: Exception raised"  # how OpenEXR's begin
 _TYPES = (np.dtype("<u4"), np.dtype("<f2"), np.dtype("<f4"))
 _CHUNK_LINES = {0: 1, 2: 1, 3: 16}  # compression -> lines per chunk: none, ZIPS, ZIP
 
@@ -113,8 +116,12 @@ def _lines(data: bytes, exr: _Header) -> np.ndarray:
 
 
 def _by_library(file: IO[bytes], names: list[str]) -> list[np.ndarray]:
-    with muted(), OpenEXR.File(str(file.name), separate_channels=True) as opened:
-        return [np.array(opened.channels()[name].pixels) for name in names]
+    said = StringIO()  # of a damaged file it also prints, and standard output is every thread's
+    try:
+        with muted(), redirect_stdout(said), OpenEXR.File(str(file.name), separate_channels=True) as opened:
+            return [np.array(opened.channels()[name].pixels) for name in names]
+    finally:
+        sys.stdout.write("".join(line for line in said.getvalue().splitlines(True) if not line.startswith(WARNING)))
 
 
 def _pick(channels: dict[str, np.dtype]) -> list[str]:

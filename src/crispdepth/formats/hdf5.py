@@ -21,7 +21,9 @@ def read_hdf5_depth(file: IO[bytes]) -> Raw:
         if not isinstance(opened.get("dataset"), h5py.Dataset) or len(opened["dataset"].shape) != 2:
             raise InputError("is HDF5, but not Hypersim's depth (one array of two axes called dataset); give that")
         check_size(*opened["dataset"].shape)
+        if opened["dataset"].dtype.kind != "f":
+            raise InputError("holds whole numbers, and Hypersim's depth is floats: save it as .npy and say its unit")
         distance = np.asarray(opened["dataset"], dtype=np.float32)
     camera = Camera.from_fov(FOV_DEG, (distance.shape[0], distance.shape[1]))
     depth = planar(torch.from_numpy(distance)[None, None], camera.matrix())
-    return Raw(depth[0, 0].numpy(), nan_is_hole=True)
+    return Raw(depth[0, 0].numpy(), nan_is_hole=True, note="distances along the rays of Hypersim's camera, made depth")

@@ -7,9 +7,8 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from io import StringIO
 from typing import IO
 
 import numpy as np
@@ -29,6 +28,7 @@ class Raw:
     valid: np.ndarray | None = None  # (H, W) bool, when the file carries a mask
     unit: str | None = None  # when the file names its unit
     nan_is_hole: bool = False  # EXR and PFM: NaN or inf means "no reading"
+    note: str = ""  # what was made of the values while they were read
 
 
 _MAGIC = (
@@ -93,9 +93,8 @@ def muted() -> Iterator[None]:
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        with redirect_stdout(StringIO()):
-            os.dup2(nowhere, 2)
-            yield
+        os.dup2(nowhere, 2)
+        yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)

@@ -54,6 +54,10 @@ class SelfEnsemble(Model):
         return self._mean(**parts)
 
     def _mean(self, **parts: Any) -> tuple[Depth, Depth | None]:
+        if hasattr(self.model, "local"):  # as in tiles: the whole map is looked at once, before the views
+            low, valid, rgb = (parts.get(name) for name in ("low", "valid", "rgb"))
+            work = self._local(low, valid, rgb)  # type: ignore[arg-type]
+            return work.run(work.low, rgb, parts["size"] if rgb is None else (rgb.shape[-2], rgb.shape[-1]))
         estimate: Any = getattr(self.model, "estimate", None)
 
         def run(view: View) -> tuple[Depth, Depth | None]:

@@ -12,7 +12,7 @@ from typing import IO, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from crispdepth.atomic import opened
@@ -46,6 +46,9 @@ def read(path: Path, name: str, build: Callable[[dict[str, Any]], Network]) -> N
             raise ValueError(f"{len(odd)} tensors differ from its config, such as {odd[0]}")
         with safe_open(str(path), framework="pt") as file:
             tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+        odd = [key for key, x in tensors.items() if not x.isfinite().all()]
+        if odd:
+            raise ValueError(f"{odd[0]} is NaN or inf: a training gone wrong")
         network = build(fields)
         network.load_state_dict(tensors)
     except MissingPackage:
@@ -111,4 +114,4 @@ def write(network: nn.Module, path: Path, word: str, config: Any, dtype: torch.d
     """
     state = {k: v if v.is_floating_point() else torch.zeros_like(v) for k, v in network.state_dict().items()}
     tensors = {k: v.detach().to(dtype).contiguous().cpu() for k, v in state.items()}
-    save_file(tensors, path, metadata={"model": word, "config": json.dumps(asdict(config))})
+    path.write_bytes(save(tensors, metadata={"model": word, "config": json.dumps(asdict(config))}))

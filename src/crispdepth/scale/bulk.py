@@ -49,6 +49,7 @@ def run_bulk(
     is_file = bulk.model.endswith((".safetensors", *SUFFIXES))
     model = str(Path(bulk.model).resolve()) if is_file else bulk.model
     bulk = replace(bulk, target=store.url, model=model)  # a worker may stand in another folder
+    _check_model_of(bulk.source, bulk.model)
     try:
         with _alone(store), _mine(bulk, store):
             finished = store.exists(MANIFEST) and not store.exists(PLAN)
@@ -67,6 +68,18 @@ def run_bulk(
         if may_pass(error):
             cure = "run the same command again to go on"
         raise InputError(f"the job stopped ({error}): {cure}") from error
+
+
+def _check_model_of(source: str, model: str) -> None:
+    """Raise InputError where ``source`` is the manifest of a job that another model did."""
+    place, _, name = source.rpartition("/")
+    store = Store(place or ".")
+    if name != MANIFEST or not store.exists(JOB):
+        return
+    had = json.loads(store.read(JOB)).get("model", model)
+    if had != model:
+        cure = "or a list of your own, where two models' depth in one set is meant"
+        raise InputError(f"{source}: its job had --model {had}, not {model}: say that one, {cure}")
 
 
 def _go_on(

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch.utils.data import IterableDataset, get_worker_info
 
 from crispdepth.data.augmentation import EASY, sensed
@@ -79,7 +79,7 @@ def _keep(made: Sample, path: Path) -> None:
     part = path.with_suffix(f".{os.getpid()}.part")
     maps = {"depth": made.depth, "classes": made.classes, "intrinsics": made.intrinsics}
     tensors = {name: x.contiguous() for name, x in maps.items() if x is not None}
-    save_file({"rgb": (made.rgb * 255).round().to(torch.uint8), **tensors}, part)
+    part.write_bytes(save({"rgb": (made.rgb * 255).round().to(torch.uint8), **tensors}))
     part.replace(path)
 
 
@@ -147,6 +147,8 @@ def source(data: str, root: Path | None, unit: str | None, scenes_folder: Path |
     Several, with commas between, make one run; then each names its own folder: ``scenes,nyu=FOLDER,folder=FOLDER``.
     Of each set one sample is read: a forgotten unit is told now, not by a run that has begun. Raises InputError.
     """
+    if data == "scenes" and (root or unit):
+        raise InputError("--root and --unit are of a data set, and made-up scenes need none: add --data folder")
     parts: list[Source] = []
     for word in data.split(","):
         name, equals, own = word.strip().partition("=")

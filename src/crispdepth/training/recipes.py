@@ -59,17 +59,24 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raise InputError for numbers that no training could begin with."""
-        least = dict.fromkeys(("distinct", "skipped", "ramp", "warmup", "weight_decay", "clip"), 0)
+        least = dict.fromkeys(("distinct", "skipped", "ramp", "warmup", "weight_decay", "clip", "seed"), 0)
+        least |= {f.name: 0 for f in dataclasses.fields(self) if f.name.endswith(("_weight", "_ramp"))}
         least |= dict.fromkeys(("steps", "validate_every", "checkpoint_every", "zoom"), 1)
         for name, bound in least.items():
             if not getattr(self, name) >= bound:
                 raise InputError(f"{name}={getattr(self, name):g} is out of range: {bound} or more")
+        for name, value in vars(getattr(self, "network", Recipe)).items():
+            bound = int(name in ("width", "stages"))
+            if isinstance(value, int) and value < bound:
+                raise InputError(f"network.{name}={value} is out of range: {bound} or more")
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate={self.learning_rate:g} is out of range: above 0")
         if not 0 <= self.ema < 1:
             raise InputError(f"ema={self.ema:g} is out of range: 0 to below 1")
         if len(self.scales) != 2 or not 1 <= self.scales[0] <= self.scales[1]:
             raise InputError(f"scales={list(self.scales)} are not understood: write the least and the largest, [4, 8]")
+        if not self.scales[1] <= 64 or not all(step > 0 for step in self.milestones):
+            raise InputError("scales end at 64, and milestones are steps, from 1 on: change them")
         if not self.patches or any(len(patch) != 2 or min(patch) < 1 for patch in self.patches):
             raise InputError(f"patches={list(self.patches)} are not understood: write [[pictures, side], …]")
 

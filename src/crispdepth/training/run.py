@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -20,12 +22,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from crispdepth.atomic import alone, check_folder
+from crispdepth.data.sets import find
 from crispdepth.training.distilled import CtktTask
 from crispdepth.training.examples import Batch, Scenes, Source, Stream
 from crispdepth.training.recipes import CrispRecipe, CtktRecipe, NaimaRecipe, Recipe, SemiRecipe, TokensRecipe
 from crispdepth.training.semi import SemiTask
 from crispdepth.training.supervised import CrispTask, NaimaTask
-from crispdepth.training.task import WEIGHTS, Task, recipe_text, write_recipe
+from crispdepth.training.task import REPORTED, WEIGHTS, Task, recipe_text, write_recipe
 from crispdepth.training.tokens import TokensTask
 from crispdepth.types import InputError
 
@@ -58,6 +61,9 @@ def train(
     there, and for what cannot be read; KeyboardInterrupt, whose text says where it goes on, for Ctrl-C and SIGTERM.
     """
     check_folder(folder)
+    if report is not None:
+        for name in REPORTED:
+            find(name, report / name)  # said now, not at the first validation
     with alone(folder / "train.lock") if _is_first() else nullcontext():
         return _train(recipe, folder, (accelerator, devices, nodes), source or Scenes(), report, workers)
 
@@ -75,6 +81,11 @@ def _train(
     pl.seed_everything(recipe.seed, verbose=False)
     newest = _newest_checkpoint(folder)
     task = TASKS[type(recipe)](recipe, folder, source, report)
+    if newest is not None and _step_of(newest) >= recipe.steps:  # it is done; Lightning would hand out the last step
+        task.load_state_dict(torch.load(newest, map_location="cpu", weights_only=True)["state_dict"])  # the average
+        if _is_first():
+            task.save()
+        return folder / WEIGHTS
     with _quiet():
         trainer = _trainer(recipe, folder, *where, _step_of(newest))
         if _is_first():  # who else may be ahead of the folder itself
@@ -200,4 +211,12 @@ def _check_same_recipe(recipe: Recipe, folder: Path) -> None:
     path = folder / "recipe.json"
     learnt = _newest_checkpoint(folder) or (folder / WEIGHTS).is_file()
     if learnt and path.is_file() and path.read_text() != recipe_text(recipe):
-        raise InputError(f"{folder} holds a run of another recipe: name a new folder, or delete this one")
+        had, asked = (_flat(json.loads(text)) for text in (path.read_text(), recipe_text(recipe)))
+        other = next((f" with {key}={json.dumps(had[key])}" for key in had if had[key] != asked.get(key)), "")
+        raise InputError(f"{folder} holds a run of another recipe{other}: name a new folder, or delete this one")
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A recipe's fields by the words that change them."""
+    parts = [_flat(x, f"{prefix}{k}.") if isinstance(x, dict) else {f"{prefix}{k}": x} for k, x in fields.items()]
+    return {key: x for part in parts for key, x in part.items()}

@@ -69,7 +69,11 @@ class Task(pl.LightningModule):
         """One step's loss, of a batch or of its number."""
         if "number" in batch:
             batch = self.make(self.recipe, int(batch["number"]), self.device, self.source)
-        return self.loss(batch)
+        loss = self.loss(batch)
+        if not loss.isfinite():
+            cure = "begin anew in another folder, with less learning_rate"
+            raise InputError(f"the loss is {float(loss)} at step {self.global_step}: {cure}")
+        return loss
 
     def validation_step(self, _: Any, __: int) -> None:
         """RMSE as a share of bicubic's on held-out scenes; the averaged weights are in place here."""
