@@ -428,6 +428,17 @@ def test_results_beside_the_inputs_write_over_none_of_them(tmp_path: Path) -> No
         pair(Job(None, tmp_path, tmp_path))
 
 
+def test_results_that_would_be_inputs_next_time_are_refused(tmp_path: Path) -> None:
+    for name in ("depth", "photos"):
+        (tmp_path / name).mkdir()
+    Image.new("L", (8, 6)).save(tmp_path / "depth" / "depth_0.png")
+    Image.new("RGB", (64, 48)).save(tmp_path / "photos" / "0.jpg")
+    for low in (tmp_path / "depth", tmp_path / "depth" / "*.png"):
+        with pytest.raises(InputError, match=r"depth/0\.png: would be an input next time"):
+            pair(Job(low, tmp_path / "depth", tmp_path / "photos"))
+    assert len(pair(Job(tmp_path / "depth" / "depth_*.png", tmp_path / "depth", tmp_path / "photos"))[0]) == 1
+
+
 def test_a_file_with_brackets_in_its_name_is_one_file(tmp_path: Path) -> None:
     low, _ = write_inputs(tmp_path, "a[1]")
     assert not batch.is_many(str(low))

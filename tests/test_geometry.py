@@ -210,3 +210,21 @@ def test_wide_holes_are_the_empty_squares(seed: int, width_px: int) -> None:
             if not valid[0, 0, y : y + side, x : x + side].any():
                 expected[y : y + side, x : x + side] = True
     np.testing.assert_array_equal(wide_holes(valid, width_px)[0, 0].numpy(), expected)
+
+
+def test_flying_pixels_lie_between_surfaces_a_tenth_apart() -> None:
+    def flies(far: float, at: float = 0.5, beside: int = 1) -> bool:
+        depth = torch.where(torch.arange(24) < 12, 1.0, far).expand(1, 1, 9, 24).clone()
+        depth[..., 12 - beside] = 1 + at * (far - 1)
+        return bool(flying_pixels(depth, torch.ones_like(depth, dtype=torch.bool))[..., 12 - beside].any())
+
+    assert [far for far in (1.05, 1.09, 1.11, 1.3) if flies(far)] == [1.11, 1.3]
+    assert [at for at in (0.2, 0.3, 0.7, 0.8) if flies(2.0, at)] == [0.3, 0.7]
+    assert [px for px in (1, 2, 3) if flies(2.0, beside=px)] == [1, 2]
+
+
+def test_values_near_0_make_edges_from_a_hundredth_of_the_largest_on() -> None:
+    depth = torch.tensor([[0.0001, 0.0001, 0.0001 + 0.00055, 0.0001 + 0.001, 1.0, 1.0]]).view(1, 1, 1, 6)
+    assert depth_edges(depth, depth > 0)[0, 0, 0].tolist() == [False, True, True, True, True, False]
+    depth[..., 2] = 0.0001 + 0.00045  # less than 5 % of 1 % of the largest
+    assert depth_edges(depth, depth > 0)[0, 0, 0].tolist() == [False, False, True, True, True, False]

@@ -110,3 +110,16 @@ def test_mean_iou_equals_numpy_over_the_classes_that_are_there() -> None:
     assert int(table.sum()) == seen.sum()
     assert mean_iou(table) == pytest.approx(np.mean(expected))
     assert np.isnan(mean_iou(torch.zeros(5, 5, dtype=torch.int64)))
+
+
+def test_flying_looks_within_3_pixels_of_an_edge_and_at_the_middle_half() -> None:
+    target = torch.where(torch.arange(24) < 12, 1.0, 2.0).expand(1, 1, 9, 24).clone()
+    everywhere = torch.ones_like(target, dtype=torch.bool)
+
+    def counts(column: int, value: float) -> bool:
+        made = target.clone()
+        made[..., column] = value
+        return float(flying(made, target, everywhere)) > 0
+
+    assert [column for column in range(24) if counts(column, 1.5)] == [9, 10, 11, 12, 13, 14]
+    assert [value for value in (1.24, 1.26, 1.74, 1.76) if counts(11, value)] == [1.26, 1.74]

@@ -13,7 +13,7 @@ from PIL import Image
 from crispdepth.batch import Job, Settings, run
 from crispdepth.geometry import Camera
 from crispdepth.models.catalog import load
-from crispdepth.reprojection import _draw, reproject, size_seen
+from crispdepth.reprojection import _between, _draw, reproject, size_seen
 from crispdepth.types import InputError
 
 DEPTH_CAMERA = Camera(100, 100, 59.5, 44.5, 120, 90)
@@ -206,3 +206,13 @@ def test_a_mistake_is_answered_with_its_cure(tmp_path: Path, settings: dict, cur
     with pytest.raises(InputError, match=cure):
         run(Job(tmp_path / "d.npy", tmp_path / "o.npy", tmp_path / "c.png"), load("fgs"), Settings(**settings))
     assert not (tmp_path / "o.npy").exists()
+
+
+@pytest.mark.parametrize(("behind", "kept"), [(1.04, True), (1.07, False)])
+@pytest.mark.parametrize(("apart", "through"), [(2, True), (3, False)])
+def test_what_is_seen_through_gaps_of_the_foreground_is_left_out(
+    behind: float, kept: bool, apart: int, through: bool
+) -> None:
+    inverse = np.full((9, 15), 1 / behind)
+    inverse[:, 7 - apart] = inverse[:, 7 + apart] = 1.0
+    assert _between(inverse)[4, 7] == (through and not kept)

@@ -333,13 +333,14 @@ def test_a_forgotten_unit_is_one_line_and_leaves_no_run(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_one_line_and_another_recipe_may_follow(tmp_path: Path) -> None:
     mine = pairs(tmp_path / "mine", 2)
-    (mine / "depth" / "b.png").write_text("this is no picture")
     lessons = source("folder", mine, "mm", None)
-    with pytest.raises(InputError) as caught:
+    for name in ("a", "b"):
+        (mine / "depth" / f"{name}.png").write_text("this is no picture")
+    with pytest.raises(InputError, match="no known format") as caught:
         train(RECIPE, tmp_path / "run", accelerator="cpu", source=lessons, workers=1)
     with pytest.raises(InputError) as read:
         read_depth(mine / "depth" / "b.png", "mm")
-    assert str(caught.value) == str(read.value)
+    assert str(caught.value).replace("a.png", "b.png") == str(read.value)
     short = dataclasses.replace(RECIPE, steps=1, validate_every=1)
     clean = source("folder", pairs(tmp_path / "clean", 1), "mm", None)
     assert train(short, tmp_path / "run", accelerator="cpu", source=clean, workers=0).is_file()
@@ -579,3 +580,16 @@ def test_the_field_in_which_two_recipes_differ_is_said(tmp_path: Path) -> None:
     train(changed(RECIPE, ["steps=1"]), tmp_path, accelerator="cpu", workers=0)
     with pytest.raises(InputError, match=r"another recipe with sensors\.holed=0\.2:"):
         train(changed(RECIPE, ["steps=1", "sensors.holed=0.3"]), tmp_path, accelerator="cpu", workers=0)
+
+
+def test_a_bad_file_among_many_is_told_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs(tmp_path, 3)
+    (tmp_path / "depth" / "b.png").write_bytes(b"nothing of the kind")
+    pictures = source("folder", tmp_path, "mm", None)
+    for seed in range(6):
+        assert pictures(2, 32, seed, "cpu").depth is not None
+    assert capsys.readouterr().err.count("left out b") == 1
+    for name in ("a", "c"):
+        (tmp_path / "depth" / f"{name}.png").write_bytes(b"nothing of the kind")
+    with pytest.raises(InputError, match="depth"):
+        pictures(2, 32, 0, "cpu")

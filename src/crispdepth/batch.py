@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from crispdepth import io
 from crispdepth.atomic import check_folder, make_folder
 from crispdepth.confidence import ends, scale_of, trusted
-from crispdepth.data.folder import by_stem, files_in, only, stem, stem_without_unit
+from crispdepth.data.folder import FILES, by_stem, files_in, only, stem, stem_without_unit
 from crispdepth.geometry import resize_rgb, riddled
 from crispdepth.inference import aligned, depth_shift, predict
 from crispdepth.intrinsics import read_extrinsics, read_intrinsics
@@ -317,6 +318,9 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
     given = {path for files in found.values() for path in files.values()}
     given |= {path for folder in wanted.inputs.values() if folder.is_dir() for path in files_in(folder)}
     _check_spared(jobs, given)
+    for path in (path for job in jobs for path, _ in job.outputs):
+        if any(_would_be_given(path, place) for place in wanted.inputs.values()):
+            raise InputError(f"{path}: would be an input next time: let the results go to another folder")
     known_by = naming if len(wanted.inputs) > 1 else stem
     used = {known_by(path) for inputs in pairs.values() for path in inputs.values()}
     lonely = sorted(path for path in given if known_by(path) not in used)
@@ -331,6 +335,13 @@ def _partners(found: dict[str, dict[str, Path]], first: str) -> dict[str, dict[s
         if len(inputs) == len(found) and (len(set(inputs.values())) == len(inputs) or io.holds_both(path)):
             pairs[name] = inputs
     return pairs
+
+
+def _would_be_given(path: Path, place: Path) -> bool:
+    """Whether the folder or pattern ``place`` takes in the file ``path``."""
+    if place.is_dir():
+        return os.path.realpath(path.parent) == os.path.realpath(place) and path.suffix.lower() in FILES
+    return fnmatch(os.path.abspath(path), os.path.abspath(place))
 
 
 def _check_spared(jobs: Sequence[Job], given: Iterable[Path]) -> None:

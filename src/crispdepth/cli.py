@@ -590,22 +590,24 @@ def bench_robust(
     models: Annotated[str, typer.Option(help="Names, with commas between")] = "crisp,guided,fgs,bicubic",
     set_name: Annotated[str, typer.Option("--set", help="See `crispdepth names`")] = "scenes",
     root: Root = None,
+    unit: Annotated[str | None, typer.Option(help="Of the depth files; set `folder` only")] = None,
     scale: Annotated[float, typer.Option(help="Low map smaller by this factor")] = 8,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write every figure here")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write the table into this page")] = None,
 ) -> None:
     """Measure what holes, noise, rounding, a shifted picture and other kernels cost."""
     from crispdepth.bench import report, robust
-    from crispdepth.data.sets import SETS, find
+    from crispdepth.bench.evaluation import unit_of_maps
+    from crispdepth.data.sets import find
 
     if json_path is not None:
         report.check_json(json_path)
     if out is not None:
         report.check_text_output(out)
-    readers = find(set_name, root)
+    readers = find(set_name, root, unit)
     with report.progress_bar(f"faults on {set_name}") as progress:
         result = robust.measure([name.strip() for name in models.split(",")], readers, scale, progress)
-    metric = SETS[set_name].unit == "m"
+    metric = unit_of_maps(set_name, unit) == "m"
     heading = f"{set_name} x{scale:g}, {len(readers)} images, border cut: 6 px, mean of per-image values; clean: 1"
     text = robust.table(result, heading, 100 if metric else 1, "cm" if metric else "levels")
     typer.echo(text)

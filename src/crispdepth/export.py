@@ -189,11 +189,11 @@ def _words(model: Model) -> dict[str, str]:
 
 
 def _about(model: Model, scale: float, sizes: Sizes | None = None) -> dict[str, str]:
-    """What is written into the file: kind, the least and largest enlargement it is right for, whether it wants a clean
-    low map and leaves relief out, and its only sizes."""
+    """What is written into the file: kind, the least and largest enlargement it is right for, the memory that a pixel
+    takes, whether it wants a clean low map and leaves relief out, and its only sizes."""
     served = getattr(model, "served", None)
     least, most = (0.0, float("inf")) if served is None else served(scale)
-    about = {"kind": model.kind, "scales": f"{least}..{most}"}
+    about = {"kind": model.kind, "scales": f"{least}..{most}", "bytes_per_pixel": str(model.bytes_per_pixel)}
     if model.wants_clean:
         about["wants"] = "clean"
     if model.leaves_relief:

@@ -237,7 +237,7 @@ def depth_edges(depth: Depth, valid: Mask, jump: float = 0.05) -> Mask:
 def flying_pixels(depth: Depth, valid: Mask, jump: float = 0.05) -> Mask:
     """Pixels that hang in the air between two surfaces: drop them from a point cloud.
 
-    Within 2 pixels both a nearer and a farther surface exist, more than ``jump`` (relative) apart, and the
+    Within 2 pixels both a nearer and a farther surface exist, more than twice ``jump`` (relative) apart, and the
     pixel lies in the middle half between them: it belongs to neither.
     """
     near, far = local_range(depth, valid, radius=2)

@@ -49,6 +49,7 @@ class Graph(Model):
         vars(self).update(inputs=tuple(n for n in self._names if n not in COMPANIONS), kind=about["kind"])
         vars(self).update(wants_clean=about.get("wants") == "clean")  # unsaid in older files, as is the next
         vars(self).update(leaves_relief=about.get("leaves") == "relief")
+        vars(self).update(bytes_per_pixel=int(about.get("bytes_per_pixel", self.bytes_per_pixel)))
         self.scales = tuple(float(word) for word in about["scales"].split(".."))
         self.shapes: dict[str, Size] = {}  # (H, W) of its inputs, where it is for one size of picture
         if "size" in about:

@@ -88,7 +88,7 @@ def evaluate(
             f"protocol {protocol} does not fit what this model takes ({', '.join(model.inputs)}): {fitting}"
         )
     readers = find(set_name, root, unit)
-    map_unit = _map_unit(set_name, unit)
+    map_unit = unit_of_maps(set_name, unit)
     if alone and map_unit != "m":
         raise InputError(f"{set_name} holds {map_unit}, no metres: depth from a picture alone cannot be measured on it")
     shared = [c for c in SETS[set_name].class_names if c in getattr(model, "class_names", ())]
@@ -144,7 +144,7 @@ def _shared_confusion(out: Prediction, truth: Classes, names: tuple[str, ...], s
     return confusion(called[None, None], renumbered(names)[truth.long()], len(shared) + 1)
 
 
-def _map_unit(set_name: str, unit: str | None) -> str:
+def unit_of_maps(set_name: str, unit: str | None) -> str:
     """``m`` or ``levels``: what the set's maps hold once read."""
     return SETS[set_name].unit or ("levels" if unit in ("relative", "disparity") else "m")
 

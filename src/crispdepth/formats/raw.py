@@ -55,7 +55,9 @@ def sniff(head: bytes) -> str | None:
     """The format's name from the first 16 bytes, or None when they tell nothing."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"avif", b"hevc"):
+    if head[4:12] == b"ftypavif":
+        return "AVIF"
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"hevc"):
         return "HEIC"
     return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
 

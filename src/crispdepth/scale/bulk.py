@@ -13,6 +13,7 @@ from typing import Any
 
 from crispdepth.atomic import alone
 from crispdepth.graphs import SUFFIXES
+from crispdepth.io import DEPTH_SUFFIXES
 from crispdepth.models.catalog import load
 from crispdepth.scale.manifest import MANIFEST, counts_of, gone, write_manifest
 from crispdepth.scale.plan import Item, Plan, find, write_plan
@@ -44,6 +45,8 @@ def run_bulk(
     """
     if bulk.chunk < 1:
         raise InputError("--chunk must be at least 1 item")
+    if bulk.suffix not in DEPTH_SUFFIXES:
+        raise InputError(f"--suffix {bulk.suffix!r} is no depth file: use one of {', '.join(DEPTH_SUFFIXES)}")
     store = Store(bulk.target)
     store.check_writable()
     is_file = bulk.model.endswith((".safetensors", *SUFFIXES))

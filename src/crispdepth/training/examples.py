@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from crispdepth.training.recipes import Recipe
 from crispdepth.types import InputError, Sample
 
 TRAINING_SEED = 1_000_000  # seeds for tuning, validation and measuring begin at 1,800,000,000
+TRIES = 16
 Batch = dict[str, torch.Tensor]
 Make = Callable[[Any, int, torch.device | str, "Source"], Batch]  # (recipe, step, device, source): see `example`
 
@@ -109,14 +111,14 @@ class Pictures:
         self.longest = longest
         self.labels = labels
         self.focal_px = focal_px
+        self.told: set[str] = set()
 
     def __call__(self, count: int, side: int, seed: int, device: torch.device | str, zoom: float = 1.0) -> Sample:
         dice = Dice(seed, "cpu")
         names = list(self.readers)
         parts: list[tuple[torch.Tensor, ...]] = []
         for _ in range(count):
-            name = names[int(dice.below(len(names), 1))]
-            sample = self.readers[name]()
+            name, sample = self._read(names, dice)
             if not may_be_seen(name, self.labels):
                 sample = replace(sample, classes=None)
             parts.append(_square(shrunk(sample, self.longest), side, dice, self.focal_px))
@@ -128,6 +130,20 @@ class Pictures:
             classes=classes if self.class_names else None,
             intrinsics=matrix if bool((matrix[:, 0, 0] > 0).all()) else None,
         )
+
+    def _read(self, names: list[str], dice: Dice) -> tuple[str, Sample]:
+        """Some sample; one that cannot be read is told once and left out. Raises InputError after TRIES in a row."""
+        for tries in range(TRIES):
+            name = names[int(dice.below(len(names), 1))]
+            try:
+                return name, self.readers[name]()
+            except InputError as error:
+                if name not in self.told:
+                    sys.stderr.write(f"left out {name}: {error}\n")
+                    self.told.add(name)
+                if tries == TRIES - 1:
+                    raise
+        raise AssertionError
 
 
 class Several:

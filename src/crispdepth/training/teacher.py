@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -142,8 +142,8 @@ def _sure_path(path: Path) -> Path:
 
 
 def _plain(name: str) -> str:
-    """A name that can be a file's."""
-    return re.sub(r"[^\w.-]+", "__", name)
+    """A name that can be a file's, and no other name's."""
+    return quote(name, safe="")
 
 
 def _seen_size(rgb: Rgb) -> Size:
