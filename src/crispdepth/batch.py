@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -341,7 +340,7 @@ def _would_be_given(path: Path, place: Path) -> bool:
     """Whether the folder or pattern ``place`` takes in the file ``path``."""
     if place.is_dir():
         return os.path.realpath(path.parent) == os.path.realpath(place) and path.suffix.lower() in FILES
-    return fnmatch(os.path.abspath(path), os.path.abspath(place))
+    return Path(os.path.abspath(path)).match(os.path.abspath(place))
 
 
 def _check_spared(jobs: Sequence[Job], given: Iterable[Path]) -> None:
