@@ -272,6 +272,9 @@ def test_a_partner_that_was_missing_is_looked_for_again(tmp_path: Path) -> None:
     run_bulk(job(source, tmp_path / "out"))
     again = ["batch", manifest, tmp_path / "again", "--unit", "mm", "--model", "fgs"]
     refused(crispdepth(*again), rf"a/002: has no partner {source}/low/a/002\.\*: supply it$")
+    refused(crispdepth("batch", manifest, tmp_path / "other", "--unit", "mm"), "its job had --model fgs, not crisp")
+    refused(crispdepth("batch", source, tmp_path / "other", "--unit", "mm", "--suffix", ".jpg"), r"use one of \.png")
+    assert not (tmp_path / "other").exists()
     (tmp_path / "rgb.png").rename(rgb.with_name("003_rgb.png"))
     assert has_pictures(str(manifest))
     assert crispdepth(*again).returncode == 1
