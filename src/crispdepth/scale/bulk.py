@@ -45,7 +45,7 @@ def run_bulk(
     """
     if bulk.chunk < 1:
         raise InputError("--chunk must be at least 1 item")
-    if bulk.suffix not in DEPTH_SUFFIXES:
+    if bulk.suffix.lower() not in DEPTH_SUFFIXES:
         raise InputError(f"--suffix {bulk.suffix!r} is no depth file: use one of {', '.join(DEPTH_SUFFIXES)}")
     store = Store(bulk.target)
     store.check_writable()

@@ -65,7 +65,8 @@ class Recipe:
         for name, bound in least.items():
             if not getattr(self, name) >= bound:
                 raise InputError(f"{name}={getattr(self, name):g} is out of range: {bound} or more")
-        for name, value in vars(getattr(self, "network", Recipe)).items():
+        network = getattr(self, "network", None)
+        for name, value in (vars(network) if network else {}).items():
             bound = int(name in ("width", "stages"))
             if isinstance(value, int) and value < bound:
                 raise InputError(f"network.{name}={value} is out of range: {bound} or more")
