@@ -26,6 +26,7 @@ from crispdepth.geometry import (
     resize_rgb,
     riddled,
 )
+from crispdepth.intrinsics import MOST_FOCAL_PX
 from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
 from crispdepth.kernel import KERNEL, as_bicubic, as_taken, averaged
 from crispdepth.models.catalog import load
@@ -38,7 +39,6 @@ TILED_BYTES_PER_PIXEL = 60  # of the result, in tiles: picture, result and what 
 TILE_BYTES = 1.2e9  # the largest tiles, and Python with its libraries
 ASPECT_TOLERANCE = 0.02
 ROWS = 256
-MOST_FOCAL_PX = 1e6
 ONE_PLANE = 0.01  # of the depth: readings that differ by less
 LEFT = 0.15  # of the noise: about what is left of it in the result (examples/expected_error.py)
 

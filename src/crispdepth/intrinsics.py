@@ -93,6 +93,7 @@ class Stereo:
         return (self.baseline_m * self.left.fx / shifted).astype(np.float32)
 
 
+MOST_FOCAL_PX = 1e6  # longer ones are mistakes
 _MATRICES = ("K", "intrinsics", "camera_matrix", "intrinsic_matrix")
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from crispdepth import io
 from crispdepth.atomic import check_output
-from crispdepth.intrinsics import Intrinsics, read_intrinsics, read_stereo
+from crispdepth.degradation import LARGEST_SCALE
+from crispdepth.intrinsics import MOST_FOCAL_PX, Intrinsics, read_intrinsics, read_stereo
 from crispdepth.kernel import KERNEL
 from crispdepth.mesh import MESH_SUFFIXES
 from crispdepth.noise import DENOISE
@@ -123,8 +124,8 @@ def check(job: Job, settings: Settings) -> None:
         raise InputError("two outputs have one name: give each of them its own")
     if settings.size and settings.scale:
         raise InputError("--size and --scale both say how large the result shall be: give one of them")
-    if settings.scale is not None and not 1 <= settings.scale <= 64:
-        raise InputError(f"--scale {settings.scale:g} is out of range: 1 to 64")
+    if settings.scale is not None and not 1 <= settings.scale <= LARGEST_SCALE:
+        raise InputError(f"--scale {settings.scale:g} is out of range: 1 to {LARGEST_SCALE}")
     if not 1 <= settings.fov_deg <= 170:
         raise InputError(f"--fov {settings.fov_deg:g} is out of range: 1 to 170 degrees")
     if settings.fov_deg != DEFAULT_FOV_DEG and (settings.intrinsics or not (job.points or job.mesh)):
@@ -171,7 +172,7 @@ def _check_alone(job: Job, settings: Settings) -> None:
     """Raise InputError for what makes no sense when depth is found in a picture alone."""
     if settings.scale is not None:
         raise InputError("--scale counts from --low: say --size instead")
-    if settings.focal_px is not None and not 0 < settings.focal_px < 1e6:
+    if settings.focal_px is not None and not 0 < settings.focal_px < MOST_FOCAL_PX:
         raise InputError(f"--focal {settings.focal_px:g} is out of range: it is in pixels of --rgb, above 0")
     of_low = {
         "--confidence": job.confidence,

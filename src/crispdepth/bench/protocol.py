@@ -193,7 +193,7 @@ def _squared(sample: Sample, step: int, border: int) -> Sample:
 def _check_levels(sample: Sample) -> None:
     """Raise InputError for a truth that is in no whole levels of 0..255: rounded, it would be another."""
     assert sample.depth is not None
-    if bool((sample.depth != sample.depth.round()).any()) or not 0 <= float(sample.depth.max()) <= 255:
+    if bool((sample.depth != sample.depth.round().clamp(0, 255)).any()):
         raise InputError("this protocol rounds to 8 bits, and the truth holds more: take one that does not (dctnet)")
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from crispdepth.data.augmentation import Sensors
 from crispdepth.data.layout import CLASSES
 from crispdepth.data.nearfarmix import MIXES, Threshold
+from crispdepth.degradation import LARGEST_SCALE
 from crispdepth.models import symbiotic
 from crispdepth.models.crisp import TINY_CONFIG, CrispConfig
 from crispdepth.models.ctkt import CtktConfig, DENetConfig
@@ -76,8 +77,8 @@ class Recipe:
             raise InputError(f"ema={self.ema:g} is out of range: 0 to below 1")
         if len(self.scales) != 2 or not 1 <= self.scales[0] <= self.scales[1]:
             raise InputError(f"scales={list(self.scales)} are not understood: write the least and the largest, [4, 8]")
-        if not self.scales[1] <= 64 or not all(step > 0 for step in self.milestones):
-            raise InputError("scales end at 64, and milestones are steps, from 1 on: change them")
+        if not self.scales[1] <= LARGEST_SCALE or not all(step > 0 for step in self.milestones):
+            raise InputError(f"scales end at {LARGEST_SCALE}, and milestones are steps, from 1 on: change them")
         if not self.patches or any(len(patch) != 2 or min(patch) < 1 for patch in self.patches):
             raise InputError(f"patches={list(self.patches)} are not understood: write [[pictures, side], …]")
 
