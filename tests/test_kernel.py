@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from crispdepth.degradation import add_noise, downsample, punch_holes
 from crispdepth.inference import Careful, careful
 from crispdepth.kernel import as_bicubic, averaged, share
 from crispdepth.models.catalog import load
+from crispdepth.shift import moved
 from crispdepth.types import InputError, Sample
 
 
@@ -49,6 +52,89 @@ def test_means_are_told_from_bicubic_maps_and_allowed_for(name: str, scale: floa
         after += error(made, means)
     assert told >= 3
     assert after < 0.95 * before
+
+
+def points(seed: int, scale: int, at: int) -> Sample:
+    """As ``seen``, but each reading is the pixel ``at`` of each ``scale`` x ``scale``, along both axes."""
+    usual = seen(seed, "bicubic", scale)
+    assert usual.depth is not None
+    low = usual.depth[..., at::scale, at::scale].contiguous()
+    return replace(usual, low=low, valid=torch.ones_like(low, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(("at", "corner"), [(0, (-2, -2)), (3, (1, 1))])
+def test_single_pixels_from_a_corner_are_told_and_the_depth_lies_on_them(at: int, corner: tuple[int, int]) -> None:
+    model, told, before, after = load("crisp-tiny"), 0, 0.0, 0.0
+    for seed in SEEDS:
+        sample = points(seed, 4, at)
+        made = careful(model, sample)
+        assert made.corner in ((0, 0), corner)
+        assert made.shift == (0, 0)
+        told += made.corner == corner
+        plain = careful(model, sample, kernel="bicubic")
+        assert plain.corner == (0, 0)
+        before += error(careful(model, sample, kernel="bicubic", align="off"), sample)
+        after += error(made._replace(depth=moved(made.depth, made.corner)), sample)
+        asked = careful(model, sample, kernel="points")
+        assert asked.corner == corner
+    assert told >= 3
+    assert after < 0.85 * before
+
+
+def test_other_readings_are_not_taken_for_corners() -> None:
+    model = load("crisp-tiny")
+    for seed in SEEDS:
+        for kernel in ("bicubic", "average", "bicubic-plain"):
+            assert careful(model, seen(seed, kernel)).corner == (0, 0)
+        assert careful(model, points(seed, 4, 2)).corner == (0, 0)
+        assert careful(model, points(seed, 4, 0), align="off").corner == (0, 0)  # where asked not to look
+
+
+def test_a_prediction_from_points_is_moved_and_says_so(tmp_path: Path) -> None:
+    sample = points(52, 4, 0)
+    assert sample.low is not None
+    assert sample.rgb is not None
+    told: Any = {"low": sample.low, "rgb": sample.rgb, "unit": "m"}
+    made = cd.predict("crisp-tiny", **told)
+    assert made.corner_px == (-2, -2)
+    assert made.shift_px == (0, 0)
+    assert not made.valid[-2:].any()  # nothing came in there
+    assert not made.valid[:, -2:].any()
+    assert made.valid[:-2, :-2].all()
+    unmoved = careful(load("crisp-tiny"), sample)
+    assert np.array_equal(made.depth, moved(unmoved.depth, (-2, -2))[0, 0].numpy())
+    other = cd.predict("fgs", **told, kernel="points")  # any model, if it is said
+    assert other.corner_px == (-2, -2)
+    assert cd.predict("ctkt", **told, kernel="points").corner_px == (-2, -2)
+    assert cd.predict("fgs", **told).corner_px == (0, 0)
+    with pytest.raises(InputError, match="rgb"):
+        cd.predict("ctkt", low=sample.low, size=(160, 208), kernel="points")
+    np.save(tmp_path / "d.npy", sample.low[0, 0].numpy())
+    Image.fromarray((sample.rgb[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(tmp_path / "c.png")
+    job = Job(tmp_path / "d.npy", tmp_path / "o.npy", tmp_path / "c.png")
+    [line] = [x for x in run(job, load("crisp-tiny"), Settings()) if x.startswith("kernel")]
+    assert "2 px left and 2 px up" in line
+    with pytest.raises(InputError, match="--rgb"):
+        run(replace(job, rgb=None), load("ctkt"), Settings(kernel="points", scale=4))
+
+
+def test_a_film_of_single_pixels_is_moved_as_a_whole(tmp_path: Path) -> None:
+    for name in ("low", "rgb", "out"):
+        (tmp_path / name).mkdir()
+    jobs = []
+    for i, seed in enumerate((52, 53, 54)):
+        sample = points(seed, 4, 0)
+        assert sample.low is not None
+        assert sample.rgb is not None
+        low, rgb, out = (
+            tmp_path / name / f"{i}{end}" for name, end in (("low", ".npy"), ("rgb", ".png"), ("out", ".npy"))
+        )
+        np.save(low, sample.low[0, 0].numpy())
+        Image.fromarray((sample.rgb[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(rgb)
+        jobs.append(Job(low, out, rgb))
+    said: list[str] = []
+    assert not run_video(jobs, load("crisp-tiny"), Settings(), None, said.extend)
+    assert sum("single pixels" in line and "2 px left and 2 px up" in line for line in said) == 3
 
 
 def test_by_the_truth_itself_means_become_what_bicubic_gives() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ import torch
 from PIL import Image
 
 import crispdepth as cd
+from crispdepth import shift as shifting
 from crispdepth.batch import Job, Settings, run
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import downsample
+from crispdepth.geometry import enlarge
 from crispdepth.inference import depth_shift, sharpened
 from crispdepth.models.catalog import load
 from crispdepth.shift import CLEAR, MOST_PIXELS, REACH_PX, best_shift, edges_known, moved, residual_shift
@@ -146,14 +149,31 @@ def test_align_auto_moves_the_depth_onto_the_picture(tmp_path: Path) -> None:
         cd.predict("fgs", low=low, valid=valid[0, 0], rgb=rgb, align="guided")
 
 
-def test_look_only_tells_and_only_of_our_guided_networks() -> None:
+def test_look_only_tells_and_our_guided_networks_see_the_picture_in_place_by_default() -> None:
     low, valid, rgb = shifted_pair(44, 3, -2)
-    plain, looked = (cd.predict("crisp-tiny", low=low, valid=valid[0, 0], rgb=rgb, align=a) for a in ("off", "look"))
+    told: Any = {"low": low, "valid": valid[0, 0], "rgb": rgb}
+    plain, looked, guided, made = (cd.predict("crisp-tiny", **told, align=a) for a in ("off", "look", "guide", None))
     assert plain.shift_px == (0, 0)
     assert np.abs(np.subtract(looked.shift_px, (3, -2))).max() <= 1
     assert np.array_equal(plain.depth, looked.depth)
     assert looked.valid.all()
-    assert cd.predict("fgs", low=low, valid=valid[0, 0], rgb=rgb, align="look").shift_px == (0, 0)
+    assert made.shift_px == looked.shift_px == cd.predict("fgs", **told, align="look").shift_px
+    assert np.array_equal(made.depth, guided.depth)
+    assert not np.array_equal(made.depth, plain.depth)
+    assert cd.predict("fgs", **told).shift_px == (0, 0)
+
+
+def test_what_is_below_a_tenth_of_a_low_pixel_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, _, rgb = shifted_pair(44, 3, -2)
+
+    def found(scale: int) -> tuple[int, int]:
+        readings = torch.ones(1, 1, rgb.shape[-2] // scale, rgb.shape[-1] // scale, dtype=torch.bool)
+        return residual_shift(lambda size: enlarge(drawn, size), readings, rgb)
+
+    assert found(8) != (0, 0)
+    assert found(48) == (0, 0)
+    monkeypatch.setattr(shifting, "LEAST_LOW_PX", 0)
+    assert found(48) == found(8)
 
 
 def test_a_job_says_what_was_moved(tmp_path: Path) -> None:

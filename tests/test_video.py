@@ -258,9 +258,18 @@ def test_a_film_is_moved_by_one_shift_where_its_frames_disagree(
     failures = batch.run_video(jobs, load("bicubic"), batch.Settings(unit="mm", align="auto"), None, said.extend)
     assert len(failures) == 1
     assert sum("3 px right and 3 px down" in line and "whole film" in line for line in said) == 4
-    each = iter([(3, 4), (4, 3), (0, 0), (3, 3)])  # what only looks, tells once, and moves nothing
+    each = iter([(3, 4), (4, 3), (0, 0), (3, 3)])  # by default the model sees the picture moved
     said.clear()
     batch.run_video(jobs, load("crisp-tiny"), batch.Settings(unit="mm"), None, said.extend)
+    assert sum("the model saw the picture moved" in line and "whole film" in line for line in said) == 4
+    monkeypatch.setattr(batch, "depth_shift", lambda *_: (0, 0))  # and nothing is said where nothing is
+    said.clear()
+    batch.run_video(jobs, load("crisp-tiny"), batch.Settings(unit="mm"), None, said.extend)
+    assert not [line for line in said if line.startswith("align")]
+    each = iter([(3, 4), (4, 3), (0, 0), (3, 3)])
+    monkeypatch.setattr(batch, "depth_shift", lambda *_: next(each))
+    said.clear()  # what only looks, tells once, and moves nothing
+    batch.run_video(jobs, load("crisp-tiny"), batch.Settings(unit="mm", align="look"), None, said.extend)
     told = [line for line in said if line.startswith("align")]
     assert len(told) == 1
     assert "3 px right and 3 px down" in told[0]

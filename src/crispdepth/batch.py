@@ -21,7 +21,7 @@ from crispdepth.atomic import check_folder, make_folder
 from crispdepth.confidence import ends, scale_of, trusted
 from crispdepth.data.folder import FILES, by_stem, files_in, only, stem, stem_without_unit
 from crispdepth.geometry import resize_rgb, riddled
-from crispdepth.inference import aligned, depth_shift, predict
+from crispdepth.inference import alignment, depth_shift, predict
 from crispdepth.intrinsics import read_extrinsics, read_intrinsics
 from crispdepth.job import Job, Settings, check, check_sized, intrinsics_of, read_depth
 from crispdepth.noise import noise_of, noisy
@@ -123,10 +123,15 @@ def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
             hard_edges=settings.hard_edges,
         )
         if settings.align in ("guide", "auto") or result.shift_px != (0, 0):
-            lines.append(_align_line(result.shift_px, settings.align) + ("" if settings.shift is None else ONE_SHIFT))
+            done = alignment(model, settings.align)
+            lines.append(_align_line(result.shift_px, done) + ("" if settings.shift is None else ONE_SHIFT))
         lines += _noise_lines(result, settings.denoise)
         if result.averaged:
             lines.append("kernel   readings are means of what their pixels cover: the model ran twice, to allow for it")
+        if result.corner_px != (0, 0):
+            lines.append(
+                f"kernel   readings are single pixels: to lie on them, the depth was moved {_way(result.corner_px)}"
+            )
         if result.twice:
             lines.append("holes    single readings are missing all over: the model ran twice, to fill them first")
     rgb_size = result.depth.shape if rgb is None else rgb.shape[:2]
@@ -229,18 +234,20 @@ def _in_colour_camera(low: io.DepthFile, job: Job, settings: Settings, rgb_size:
     return replace(low, depth=depth, valid=valid), f"moved    {sizes}, holes {1 - valid.mean():.1%}"
 
 
+def _way(shift: tuple[int, int]) -> str:
+    right, down = shift
+    words = [(right, "right" if right > 0 else "left"), (down, "down" if down > 0 else "up")]
+    return " and ".join(f"{abs(px)} px {way}" for px, way in words if px)
+
+
 def _align_line(shift: tuple[int, int], align: str) -> str:
-    words = [
-        f"{abs(px)} px {way}"
-        for px, way in zip(shift, ("right" if shift[0] > 0 else "left", "down" if shift[1] > 0 else "up"), strict=True)
-        if px
-    ]
-    way = " and ".join(words)
+    way = _way(shift)
     if not way:
         return "align    no shift between depth and picture is clear: nothing was moved"
     return {
         "look": f"align    the depth would fit the picture better {way} from where it is: --align auto moves it there",
-        "guide": f"align    the depth would fit the picture {way} from where it is: the model saw the picture moved",
+        "guide": f"align    the depth would fit the picture {way} from where it is: the model saw the picture moved; "
+        "--align auto moves the depth, too",
         "auto": f"align    the depth was moved {way} to fit the picture",
     }[align]
 
@@ -415,9 +422,10 @@ def confidence_max(paths: Sequence[Path]) -> float | None:
 def _alike(jobs: Sequence[Job], model: Model, settings: Settings) -> Settings:
     """What ``predict`` would decide of each frame of a film by itself, decided once, by up to SHIFT_FRAMES of them:
     the median of their shifts, whether most are noisy, and whether most are full of scattered holes (else none is run
-    twice for them); by up to KERNEL_FRAMES of them: whether their readings are means."""
+    twice for them); by up to KERNEL_FRAMES of them: whether their readings are means, or single pixels."""
     shifts, noises, holes = [], [], []
-    placed = settings.shift is None and aligned(model, settings.align)
+    asked, align = settings.align, alignment(model, settings.align)
+    placed = settings.shift is None and align != "off"
     for job in _few(jobs, SHIFT_FRAMES):
         with suppress(InputError):  # said when its turn comes
             one = read(job, settings)
@@ -431,15 +439,19 @@ def _alike(jobs: Sequence[Job], model: Model, settings: Settings) -> Settings:
                 shifts.append(depth_shift(depth, valid, torch.from_numpy(np.ascontiguousarray(rgb))[None]))
     if shifts:
         right, down = np.rint(np.median(shifts, axis=0)).astype(int)
-        settings = replace(settings, shift=(int(right), int(down)))
+        settings = replace(settings, shift=(int(right), int(down)), align=align)
     if settings.denoise == "auto":
         settings = replace(settings, denoise="on" if model.wants_clean and 2 * sum(noises) > len(noises) else "off")
     if settings.kernel == "auto" and model.wants_clean and not settings.once:
-        means, plain = [], replace(settings, align="off", shift=None)
+        means, points, plain = [], [], replace(settings, align=asked, shift=None)
         for job in _few(jobs, KERNEL_FRAMES):
             with suppress(*FAULTS):  # said when its turn comes
-                means.append(worked(read(job, plain), model)[0].result.averaged)
+                result = worked(read(job, plain), model)[0].result
+                means.append(result.averaged)
+                points.append(result.corner_px != (0, 0))
         settings = replace(settings, kernel="average" if 2 * sum(means) > len(means) else "bicubic")
+        if 2 * sum(points) > len(points):
+            settings = replace(settings, kernel="points", align="off", shift=None)
     filled = 2 * sum(holes) > len(holes) or settings.kernel == "average"
     return replace(settings, once=settings.once or not filled)
 
@@ -493,11 +505,12 @@ def run_video(
         check_sides(settings.size)
     jobs = [jobs[i] for i in in_order([job.start.name for job in jobs])]
     settings, _ = settled(jobs, settings, video=True)
+    unasked = settings.align is None
     settings = _alike(jobs, model, settings)
     notes = []
-    if settings.align == "look":  # told once, and no more looked at
-        if settings.shift not in (None, (0, 0)):
-            notes.append(_align_line(settings.shift, settings.align) + ONE_SHIFT)
+    if settings.align == "look" and settings.shift not in (None, (0, 0)):  # told once
+        notes.append(_align_line(settings.shift, settings.align) + ONE_SHIFT)
+    if settings.align == "look" or (unasked and settings.shift == (0, 0)):  # and no more looked at
         settings = replace(settings, align="off", shift=None)
     if preview is None:
         return _frames(jobs, model, settings, progress, None, notes)

@@ -120,17 +120,21 @@ def predict(
     ] = None,
     fov: Annotated[float, typer.Option(help="Degrees across the longer side, without --intrinsics")] = 60.0,
     align: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Where they are a few px apart, look: you are told; guide: the model sees --rgb moved onto --low; "
-            "auto: the result is moved onto --rgb; off"
+            help="Where they are a few px apart, guide: the model sees --rgb moved onto --low; auto: the result "
+            "is moved onto --rgb; look: you are told; off. By default guide for our guided networks, off for others"
         ),
-    ] = "look",
+    ] = None,
     denoise: Annotated[
         str, typer.Option(help="auto: noise above 0.5 % of the range is taken out first, for our networks; on off")
     ] = "auto",
     kernel: Annotated[
-        str, typer.Option(help="average: each reading is the mean of what it covers; bicubic: blurred more; auto")
+        str,
+        typer.Option(
+            help="average: each reading is the mean of what it covers; bicubic: blurred more; points: one pixel of it, "
+            "the first or last; auto"
+        ),
     ] = "auto",
     once: Annotated[
         bool, typer.Option("--once", help="Run our networks once even where holes are scattered or readings are means")
@@ -295,9 +299,9 @@ def batch_many(
     model: Annotated[str | None, typer.Option(help="See `crispdepth names`, or a file of weights")] = None,
     size: Annotated[str | None, typer.Option(help="Size of the results, WxH; by default that of rgb")] = None,
     scale: Annotated[float | None, typer.Option(help="Or so many times the size of low")] = None,
-    align: Annotated[str, typer.Option(help="off guide auto, as in predict")] = "off",
+    align: Annotated[str | None, typer.Option(help="guide auto off, as in predict")] = None,
     denoise: Annotated[str, typer.Option(help="auto on off, as in predict")] = "auto",
-    kernel: Annotated[str, typer.Option(help="auto bicubic average, as in predict")] = "auto",
+    kernel: Annotated[str, typer.Option(help="auto bicubic average points, as in predict")] = "auto",
     once: Annotated[bool, typer.Option("--once", help="As in predict")] = False,
     levels: Annotated[bool, typer.Option("--levels", help="As in predict")] = False,
     hard_edges: Annotated[bool, typer.Option("--hard-edges", help="As in predict")] = False,

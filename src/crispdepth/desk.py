@@ -193,7 +193,7 @@ def _settings(wishes: Mapping[str, Any], files: Mapping[str, Path]) -> Settings:
         focal_px=None if depth_there else number("focal_px"),
         keep_holes=bool(wishes.get("keep_holes")) and depth_there,
         nan_holes=bool(wishes.get("nan_holes")) and depth_there,
-        align="auto" if wishes.get("align") and depth_there else "look",
+        align="auto" if wishes.get("align") and depth_there else None,
         denoise="auto" if wishes.get("denoise", True) or not depth_there else "off",
         once=not wishes.get("again", True) and depth_there,
         levels=bool(wishes.get("levels")) and depth_there,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -28,10 +29,10 @@ from crispdepth.geometry import (
 )
 from crispdepth.intrinsics import MOST_FOCAL_PX
 from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
-from crispdepth.kernel import KERNEL, as_bicubic, as_taken, averaged
+from crispdepth.kernel import KERNEL, as_bicubic, as_taken, averaged, pointed
 from crispdepth.models.catalog import load
 from crispdepth.noise import DENOISE, calmed, noise_of, noisy
-from crispdepth.shift import ALIGN, moved, residual_shift
+from crispdepth.shift import ALIGN, CORNER, corner_shift, moved, residual_shift, smallest
 from crispdepth.tiles import TILE_FROM, tileable, tiled
 from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Sample, Size
 
@@ -56,7 +57,7 @@ def predict(
     confidence: Array | None = None,
     min_confidence: float | None = None,
     confidence_max: float | None = None,
-    align: str = "off",
+    align: str | None = None,
     shift: tuple[int, int] | None = None,
     focal_px: float | None = None,
     nan_holes: bool = False,
@@ -81,14 +82,16 @@ def predict(
     readings below ``min_confidence`` (by default 1 of ARKit's levels, 0.5 of 0..1) count as holes.
     ``confidence_max``: what the sensor says where it is sure, for any other scale, such as 100.
     ``align``: what if depth edges clearly fit those of ``rgb`` better some whole pixels of the result away (up to 10,
-    of more than a million pixels more)? "off" does not look; "look" only tells, in ``Prediction.shift_px``, for our
-    guided networks; "guide" shows the model the picture moved onto the depth, and the result lies where the depth was;
-    "auto" then moves the result onto the picture.
+    of more than a million pixels more)? "guide" shows the model the picture moved onto the depth, and the result lies
+    where the depth was; "auto" then moves the result onto the picture; "look" only tells, in ``Prediction.shift_px``;
+    "off" does not look. None: "guide" for our guided networks (Crisp), "off" for others.
     ``shift``: how far right and down the depth must move to fit the picture, where that is known.
     ``denoise``: "auto" takes the noise out of the low map first where it is over 0.5 % of its range, for models
     that want it so (Crisp, Ctkt); "on" any noise for any model, "off" none. ``Prediction.noise`` says how much it was.
     ``kernel``: "average" says that each reading is the mean of what its pixel covers, "bicubic" that it is as if
-    shrunken so, which our networks take for granted; "auto" tells from their result.
+    shrunken so, which our networks take for granted, "points" that it is that of one pixel, the first or the last of
+    what it covers (``d[::8]``, OpenCV's nearest): which one, and so where the depth lies, the picture tells. "auto"
+    tells the first two from the result of our networks, the third from what ``ctkt`` makes of the map.
     ``once``: else our networks run twice where single readings are missing all over (what the first run says in the
     holes counts as read in the second), and where readings are means.
     ``levels``: the true depth is in whole levels, as the 8-bit disparity of ``low``, and so shall the result be (Ctkt
@@ -116,7 +119,7 @@ def predict(
             "confidence": confidence,
             "min_confidence": min_confidence,
         }
-        of_low |= {"confidence_max": confidence_max, "shift": shift, "align": None if align == "off" else align}
+        of_low |= {"confidence_max": confidence_max, "shift": shift, "align": None if align in (None, "off") else align}
         of_low |= {"denoise": None if denoise == "auto" else denoise, "kernel": None if kernel == "auto" else kernel}
         of_low |= {"nan_holes": nan_holes or None, "once": once or None}
         of_low |= {"levels": levels or None, "hard_edges": hard_edges or None}
@@ -153,9 +156,12 @@ def predict(
     check_size_asked((low_map.shape[-2], low_map.shape[-1]), size)
     if "rgb" in model.inputs and rgb_map is None:
         raise InputError("this model needs the colour picture: pass --rgb (rgb=…), or use --model bicubic")
+    if kernel == "points" and rgb_map is None:
+        raise InputError("--kernel points finds in the colours which pixels were read: pass --rgb (rgb=…)")
     if align in ("guide", "auto") and rgb_map is None:
         raise InputError(f"--align {align} compares the depth with the colours: pass --rgb (rgb=…)")
-    if rgb_map is not None and ("rgb" in model.inputs or align != "off"):
+    looks = alignment(model, align) != "off" or kernel == "points"
+    if rgb_map is not None and ("rgb" in model.inputs or looks):
         rgb_map = resize_rgb(rgb_map, size)
     zero = low_map[mask].min() if hard_edges and unit == "relative" else 0.0  # its own says nothing: edges need one
     seen = Sample(rgb=rgb_map, low=torch.where(mask, low_map - zero, 0), valid=mask)
@@ -173,6 +179,8 @@ def predict(
     )
     result = _prediction(made.depth + zero, made.error, low_map, mask, unit)
     result = replace(result, noise=made.noise, averaged=made.averaged, twice=made.twice, shift_px=made.shift)
+    if made.corner != (0, 0):
+        return _moved(replace(result, corner_px=made.corner), made.corner)
     return _moved(result, made.shift) if align == "auto" else result
 
 
@@ -180,7 +188,8 @@ class Careful(NamedTuple):
     """``depth`` and ``error`` as ``estimated`` gives them, the ``noise`` that was taken out of the low map first (its
     standard deviation; 0: none), whether its readings were taken for means (``averaged``) and its scattered holes were
     filled (``twice``) in a second run, and by how many pixels the depth must move right and down to fit the picture
-    (``shift``): by as many the picture was moved left and up before the model saw it, unless ``align`` was "look"."""
+    (``shift``): by as many the picture was moved left and up before the model saw it, unless ``align`` was "look".
+    ``corner``: as many, where readings are single pixels, so that the map itself lies elsewhere than it seems."""
 
     depth: Depth
     error: Depth | None
@@ -188,6 +197,7 @@ class Careful(NamedTuple):
     averaged: bool
     twice: bool
     shift: tuple[int, int]
+    corner: tuple[int, int] = (0, 0)
 
 
 def careful(
@@ -195,7 +205,7 @@ def careful(
     sample: Sample,
     size: Size | None = None,
     *,
-    align: str = "off",
+    align: str | None = None,
     shift: tuple[int, int] | None = None,
     denoise: str = "auto",
     kernel: str = "auto",
@@ -205,7 +215,8 @@ def careful(
 ) -> Careful:
     """As ``estimated``, of one low map; the options as in ``predict``, but the depth stays where it is.
 
-    1. Noise is taken out of the low map (noise.py), and the picture is put in place (shift.py).
+    1. Noise is taken out of the low map (noise.py), and the picture is put in place (shift.py): onto single pixels if
+       that is what was read, by default not elsewhere if it may be.
     2. A second run, where it is needed, sees scattered holes filled and means turned into what the model takes readings
        for (kernel.py), both by the result of the first, taken down to the low map. A model that takes the mean of
        several views is run on one first; the views then see a map that also has what the first run lacked of it.
@@ -217,12 +228,12 @@ def careful(
     """
     model = _told_of_levels(model, sample) if levels else model
     sample, noise = denoised(model, sample, denoise)
-    sample, shift = _placed(model, sample, align, shift, "off" if noise else denoise)
+    sample, shift, corner = _placed(model, sample, align, shift, kernel, "off" if noise else denoise)
     low, valid = sample.low, sample.valid
     if once or low is None or valid is None:
         depth, error = estimated(model, sample, size)
         depth = _finished(model, depth, sample, noise, levels, hard_edges)
-        return Careful(depth, _with_noise(error, noise), noise, False, False, shift)
+        return Careful(depth, _with_noise(error, noise), noise, False, False, shift, corner)
     first = model.single if model.wants_clean else model
     depth, error = estimated(first, sample, size)
     holes, means = model.wants_clean and riddled(valid), _means(model, kernel, depth, low, valid, noise)
@@ -240,7 +251,7 @@ def careful(
         depth, expected = estimated(model, again, size)
         error = error if holes or means else expected
     depth = _finished(model, depth, sample, noise, levels, hard_edges)
-    return Careful(depth, _with_noise(error, noise), noise, means, holes, shift)
+    return Careful(depth, _with_noise(error, noise), noise, means, holes, shift, corner)
 
 
 def _told_of_levels(model: Model, sample: Sample) -> Model:
@@ -280,9 +291,7 @@ def _with_noise(error: Depth | None, noise: float) -> Depth | None:
 
 
 def _means(model: Model, kernel: str, depth: Depth, low: Depth, valid: Mask, noise: float) -> bool:
-    """Whether the model shall see ``low`` turned by ``as_bicubic``. Raises InputError for a word not in KERNEL."""
-    if kernel not in KERNEL:
-        raise InputError.unknown("kernel", kernel, KERNEL)
+    """Whether the model shall see ``low`` turned by ``as_bicubic``."""
     if kernel != "auto" or not model.wants_clean:
         return kernel == "average"
     return not noise and averaged(depth, low, valid) and not noisy(noise_of(low, valid), low, valid)
@@ -306,25 +315,58 @@ def denoised(model: Model, sample: Sample, denoise: str = "auto") -> tuple[Sampl
 
 
 def _placed(
-    model: Model, sample: Sample, align: str, shift: tuple[int, int] | None, denoise: str
-) -> tuple[Sample, tuple[int, int]]:
-    """``sample`` with its picture where the depth is, and by how much the depth would have to move to fit it instead.
+    model: Model, sample: Sample, align: str | None, shift: tuple[int, int] | None, kernel: str, denoise: str
+) -> tuple[Sample, tuple[int, int], tuple[int, int]]:
+    """``sample`` with its picture where the depth is, and by how much the depth would have to move to fit it instead:
+    as asked for by ``align``, and since its readings are single pixels (``Careful.corner``).
 
-    By whole pixels, so that nothing is blurred.
+    By whole pixels, so that nothing is blurred. Raises InputError for words not in ALIGN and KERNEL.
     """
     low, valid, rgb = sample.low, sample.valid, sample.rgb
-    if not aligned(model, align) or low is None or valid is None or rgb is None:
-        return sample, (0, 0)
+    unasked, align = align is None, alignment(model, align)
+    if kernel not in KERNEL:
+        raise InputError.unknown("kernel", kernel, KERNEL)
+    look = kernel == "points" or (kernel == "auto" and unasked and align != "off")
+    if not (look or align != "off") or low is None or valid is None or rgb is None:
+        return sample, (0, 0), (0, 0)
+    draw = _drawing(low, valid, denoise)
+    points = look and (kernel == "points" or _pointed(draw, low, valid, rgb))
+    corner = _corner(draw, valid, rgb, 0.0 if kernel == "points" else CORNER) if points else (0, 0)
+    if corner != (0, 0) or (points and unasked):
+        return replace(sample, rgb=moved(rgb, (-corner[0], -corner[1]))), (0, 0), corner
+    if align == "off":
+        return sample, (0, 0), (0, 0)
     if shift is None:
-        shift = depth_shift(low, valid, rgb, denoise)
-    return (sample if align == "look" else replace(sample, rgb=moved(rgb, (-shift[0], -shift[1])))), shift
+        shift = residual_shift(draw, valid, rgb)
+    seen = sample if align == "look" else replace(sample, rgb=moved(rgb, (-shift[0], -shift[1])))
+    return seen, shift, (0, 0)
 
 
-def aligned(model: Model, align: str) -> bool:
-    """Whether it is looked at if this model's picture is in place. Raises InputError for a word not in ALIGN."""
+def _pointed(draw: Callable[[Size], Depth], low: Depth, valid: Mask, rgb: Rgb) -> bool:
+    """Whether the readings may be single pixels (``kernel.pointed``), and are not noisy."""
+    height, width = rgb.shape[-2:]
+    smaller = 2 * smallest(rgb)
+    if height / low.shape[-2] < 2 * smaller:
+        smaller = max(1, smaller // 2)
+    size = (height // smaller, width // smaller)
+    return pointed(draw(size), low, valid) and not noisy(noise_of(low, valid), low, valid)
+
+
+def _corner(draw: Callable[[Size], Depth], valid: Mask, rgb: Rgb, clear: float) -> tuple[int, int]:
+    """``corner_shift``, drawn as large as the picture, or smaller if that is huge."""
+    height, width = rgb.shape[-2:]
+    smaller = smallest(rgb)
+    return corner_shift(draw((height // smaller, width // smaller)), valid, rgb, clear)
+
+
+def alignment(model: Model, align: str | None) -> str:
+    """What is done about a picture out of place: ``align``, or by default "guide" for our guided networks and "off" for
+    others. Raises InputError for a word not in ALIGN."""
+    if align is None:
+        return "guide" if model.wants_clean and "rgb" in model.inputs else "off"
     if align not in ALIGN:
         raise InputError.unknown("align", align, ALIGN)
-    return align in ("guide", "auto") or (align == "look" and model.wants_clean and "rgb" in model.inputs)
+    return align
 
 
 def depth_shift(low: Depth, valid: Mask, rgb: Rgb, denoise: str = "auto") -> tuple[int, int]:
@@ -332,8 +374,12 @@ def depth_shift(low: Depth, valid: Mask, rgb: Rgb, denoise: str = "auto") -> tup
 
     The depth's edges are those that ``ctkt`` sees, which knows no picture (``shift.residual_shift``).
     """
-    seen = Sample(low=low, valid=valid)
-    return residual_shift(lambda size: careful(_ctkt(), seen, size, denoise=denoise).depth, valid, rgb)
+    return residual_shift(_drawing(low, valid, denoise), valid, rgb)
+
+
+def _drawing(low: Depth, valid: Mask, denoise: str) -> Callable[[Size], Depth]:
+    """The depth at any size, drawn by ``ctkt``, once each."""
+    return cache(lambda size: careful(_ctkt(), Sample(low=low, valid=valid), size, denoise=denoise).depth)
 
 
 @cache

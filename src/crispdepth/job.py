@@ -97,7 +97,7 @@ class Settings:
     max_hole_px: int | None = None
     depth_intrinsics: str | None = None
     extrinsics: str | None = None
-    align: str = "look"
+    align: str | None = None
     shift: tuple[int, int] | None = None
     denoise: str = "auto"
     kernel: str = "auto"
@@ -150,7 +150,7 @@ def check(job: Job, settings: Settings) -> None:
         raise InputError("--max-hole-px must be at least 1: --keep-holes leaves every hole")
     if settings.max_hole_px is not None and settings.keep_holes:
         raise InputError("--keep-holes leaves every hole, --max-hole-px only the wide ones: give one of them")
-    if settings.align not in ALIGN:
+    if settings.align is not None and settings.align not in ALIGN:
         raise InputError.unknown("--align", settings.align, ALIGN)
     if settings.align in ("guide", "auto") and job.rgb is None:
         raise InputError(f"--align {settings.align} compares the depth with the colours: pass --rgb")
@@ -158,6 +158,8 @@ def check(job: Job, settings: Settings) -> None:
         raise InputError.unknown("--denoise", settings.denoise, DENOISE)
     if settings.kernel not in KERNEL:
         raise InputError.unknown("--kernel", settings.kernel, KERNEL)
+    if settings.kernel == "points" and job.rgb is None:
+        raise InputError("--kernel points finds in the colours which pixels were read: pass --rgb")
     if settings.calib is not None and settings.unit not in (None, "disparity"):
         raise InputError(f"--calib is for disparity, not for {settings.unit}: leave one of them out")
 
@@ -177,7 +179,7 @@ def _check_alone(job: Job, settings: Settings) -> None:
     of_low = {
         "--confidence": job.confidence,
         "--out-confidence": job.out_confidence,
-        "--align": None if settings.align in ("off", "look") else settings.align,
+        "--align": None if settings.align in (None, "off") else settings.align,
         "--denoise": None if settings.denoise == "auto" else settings.denoise,
         "--kernel": None if settings.kernel == "auto" else settings.kernel,
         "--once": settings.once or None,

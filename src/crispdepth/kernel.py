@@ -1,13 +1,14 @@
-"""How the readings of a low map came about: blurred as if shrunken by bicubic, or each the mean of what it covers."""
+"""How the readings of a low map came about: as if shrunken by bicubic, means of what they cover, or single pixels."""
 
 from __future__ import annotations
 
 from crispdepth.geometry import enlarge
 from crispdepth.types import Depth, Mask
 
-KERNEL = ("auto", "bicubic", "average")  # what predict may be asked for
+KERNEL = ("auto", "bicubic", "average", "points")  # what predict may be asked for
 AVERAGED = 0.25  # the least share that tells, from x4 on; below 1 / scale: there it is larger
 POINTS = 1.4  # from here on, from x4 on (5 / scale below): single points, of which a mean is no better guess
+POINTED = 1.2  # from here on they may be points, if a corner fits the picture, too
 APART = 1e-4  # of the depth, root mean square: kernels that differ by less tell nothing
 READ, LEAST_READ = 0.85, 500  # fewer readings, of all and altogether, tell nothing
 
@@ -27,6 +28,12 @@ def averaged(depth: Depth, low: Depth, valid: Mask) -> bool:
 def as_taken(depth: Depth, low: Depth, valid: Mask) -> bool:
     """Whether the readings seem to be what the network took them for: as ``averaged``, but a share about 0."""
     return bool(_told_at(depth, low, valid)) and abs(share(depth, low, valid)) < AVERAGED
+
+
+def pointed(depth: Depth, low: Depth, valid: Mask) -> bool:
+    """Whether the readings may be single pixels of what they cover, by a ``depth`` made as for ``averaged``: they
+    have more contrast than even means."""
+    return bool(_told_at(depth, low, valid)) and share(depth, low, valid) > POINTED
 
 
 def _told_at(depth: Depth, low: Depth, valid: Mask) -> float:

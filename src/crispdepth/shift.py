@@ -18,6 +18,9 @@ BLOCKS = 8  # a side: parts of the picture that vote
 CLEAR = 2.5  # standard errors; see examples/try_align.py
 MOST_PIXELS = 1_000_000
 GAP_LOW_PX = 2  # holes wider than this have made-up edges inside
+CORNER = 1.5  # standard errors; see examples/try_kernels.py
+LEAST_CORNER = 3  # a low pixel's side in pixels: below, its corners lie half a pixel from its middle
+LEAST_LOW_PX = 0.1  # what a low map can tell: at x16 and x32 less was found where nothing was out of place
 
 
 def residual_shift(sharpen: Callable[[Size], Depth], valid: Mask, rgb: Rgb) -> tuple[int, int]:
@@ -25,12 +28,12 @@ def residual_shift(sharpen: Callable[[Size], Depth], valid: Mask, rgb: Rgb) -> t
 
     ``sharpen``: the depth at any size, (1, 1, *size), sharpened without the picture, else its edges are the picture's;
     ``valid`` (1, 1, h, w): the readings. (0, 0) unless the best shift is CLEAR, or where it lies at the end of the
-    search.
+    search, or is below LEAST_LOW_PX of the low map's pixels.
 
     Looked at in half the size first: where that says that nothing is out of place, as it mostly is, that is all.
     """
     height, width = rgb.shape[-2:]
-    least = max(1, math.ceil(math.sqrt(height * width / MOST_PIXELS)))
+    least = smallest(rgb)
     for reach, smaller in ((REACH_PX // 2, 2 * least), (REACH_PX, least)):
         if 2 * least == smaller and height / valid.shape[-2] < 2 * smaller:
             continue  # no larger than twice the low map: nothing is gained
@@ -40,7 +43,13 @@ def residual_shift(sharpen: Callable[[Size], Depth], valid: Mask, rgb: Rgb) -> t
         shift = (round(right * width / size[1]), round(down * height / size[0]))
         if shift == (0, 0):
             return 0, 0
-    return shift if clear > CLEAR and max(abs(right), abs(down)) < REACH_PX + 0.5 else (0, 0)
+    told = max(abs(shift[0]), abs(shift[1])) >= LEAST_LOW_PX * height / valid.shape[-2]
+    return shift if told and clear > CLEAR and max(abs(right), abs(down)) < REACH_PX + 0.5 else (0, 0)
+
+
+def smallest(rgb: Rgb) -> int:
+    """How many times smaller a picture is looked at for it to have no more than MOST_PIXELS."""
+    return max(1, math.ceil(math.sqrt(rgb.shape[-2] * rgb.shape[-1] / MOST_PIXELS)))
 
 
 def best_shift(sharp: Depth, known: Mask, rgb: Rgb, reach: int) -> tuple[float, float, float]:
@@ -50,11 +59,56 @@ def best_shift(sharp: Depth, known: Mask, rgb: Rgb, reach: int) -> tuple[float, 
     of a pixel by the parabola through its neighbours. The picture's blocks vote: the standard error is the root of
     their gains' sum of squares. Edges count where ``known``; all three are of one size (1, ., H, W).
     """
-    height, width = rgb.shape[-2:]
     margin = reach + 1
-    side = 2 * margin + 1
-    if min(height, width) <= 2 * margin + BLOCKS:
+    if min(rgb.shape[-2:]) <= 2 * margin + BLOCKS:
         return 0.0, 0.0, 0.0
+    scores = _met(sharp, known, rgb, margin)
+    total = scores.sum(0)
+    row, column = divmod(int(total.argmax()), 2 * margin + 1)
+    clear = _clear(scores[:, row, column] - scores[:, margin, margin])
+    return _peak(total[row], column) - margin, _peak(total[:, column], row) - margin, clear
+
+
+def corner_shift(sharp: Depth, valid: Mask, rgb: Rgb, clear: float = CORNER) -> tuple[int, int]:
+    """By how many pixels of ``rgb`` (1, 3, H, W) depth must move right and down to fit it whose readings are single
+    pixels, taken from a corner of what each of them covers; (0, 0) where no corner is ``clear``.
+
+    The first pixel is what ``d[::s]``, OpenCV's and torch's nearest take; the last one, ``d[s - 1 :: s]`` (DJF, PAC).
+    Moved, each reading lies in the middle of its low pixel, or half a pixel beyond, as ``nearest-exact`` takes it.
+    ``sharp``: the depth as drawn without the picture, (1, 1, *size); ``valid`` (1, 1, h, w): the readings.
+    """
+    size = (sharp.shape[-2], sharp.shape[-1])
+    low_px = [n / m for n, m in zip(rgb.shape[-2:], valid.shape[-2:], strict=True)]
+    away = [(side - 1) / 2 * n / m for side, n, m in zip(low_px, size, rgb.shape[-2:], strict=True)]  # of ``sharp``
+    margin = math.ceil(max(away)) + 1
+    if min(low_px) < LEAST_CORNER or min(size) <= 2 * margin + BLOCKS:
+        return 0, 0
+    scores = _met(sharp, edges_known(valid, size), resize_rgb(rgb, size), margin)
+    first, last = (_clear(_between(scores, *(sign * n for n in away)) - _between(scores, 0, 0)) for sign in (-1, 1))
+    if max(first, last) <= clear:
+        return 0, 0
+    down, right = (math.ceil(side / 2) - 1 if last > first else -round(side / 2) for side in low_px)
+    return right, down
+
+
+def _between(scores: torch.Tensor, down: float, right: float) -> torch.Tensor:
+    """Each block's score for a shift by parts of a pixel, bilinear: (blocks, side, side) to (blocks,)."""
+    middle = (scores.shape[-1] - 1) // 2
+    place = torch.tensor([[[[right / middle, down / middle]]]])
+    return F.grid_sample(scores[None], place.to(scores), align_corners=True)[0, :, 0, 0]
+
+
+def _clear(gains: torch.Tensor) -> float:
+    """The sum of all blocks' gains in standard errors: of the root of the sum of their squares."""
+    gains = gains.double()
+    error = float(gains.square().sum().sqrt())
+    return float(gains.sum()) / error if error > 0 else 0.0
+
+
+def _met(sharp: Depth, known: Mask, rgb: Rgb, margin: int) -> torch.Tensor:
+    """Depth edge times colour edge in each block, for all shifts of up to ``margin``: (blocks, side, side)."""
+    height, width = rgb.shape[-2:]
+    side = 2 * margin + 1
     tall, wide = (-(-(n - 2 * margin) // BLOCKS) for n in (height, width))
     scores = torch.zeros(BLOCKS * BLOCKS, side, side)
     for axis in (-1, -2):
@@ -70,12 +124,7 @@ def best_shift(sharp: Depth, known: Mask, rgb: Rgb, reach: int) -> tuple[float, 
         shape = (around.shape[-2], around.shape[-1])
         met = torch.fft.rfft2(around) * torch.fft.rfft2(mine, s=shape).conj()
         scores += torch.fft.irfft2(met, s=shape)[:, :side, :side]
-    total = scores.sum(0)
-    row, column = divmod(int(total.argmax()), side)
-    gains = (scores[:, row, column] - scores[:, margin, margin]).double()
-    error = float(gains.square().sum().sqrt())
-    clear = float(gains.sum()) / error if error > 0 else 0.0
-    return _peak(total[row], column) - margin, _peak(total[:, column], row) - margin, clear
+    return scores
 
 
 def edges_known(valid: Mask, size: Size) -> Mask:

@@ -110,9 +110,12 @@ class Prediction:
     of the depth)) where the model estimates its error, else 1 / (1 + low pixels to the nearest reading).
     ``error``: (H, W) float32, the mean absolute error to expect, in the unit of ``depth``; None where the model
     does not estimate it.
-    ``shift_px``: how far right and down the depth must move to fit the picture; with ``align="auto"`` it was moved.
+    ``shift_px``: how far right and down the depth must move to fit the picture; with ``align="auto"`` it was moved,
+    with "guide" the model saw the picture moved the other way.
     ``noise``: the standard deviation of the noise that was taken out of the low map first, in the unit of ``depth``; 0
     where it was left as it is.
+    ``corner_px``: its readings are single pixels, and the depth was moved right and down by so much to where these lie
+    (``kernel`` of ``predict``).
     ``averaged``: its readings were taken for means of what their pixels cover (``kernel`` of ``predict``).
     ``twice``: the model ran twice, since single readings are missing all over: see ``once`` of ``predict``.
     ``classes``: (H, W) uint8, numbers into ``class_names``, from models that tell classes apart; else None.
@@ -125,6 +128,7 @@ class Prediction:
     error: np.ndarray | None = None
     shift_px: tuple[int, int] = (0, 0)
     noise: float = 0.0
+    corner_px: tuple[int, int] = (0, 0)
     averaged: bool = False
     twice: bool = False
     classes: np.ndarray | None = None

@@ -130,7 +130,7 @@ def _results(
         low, seen = downsample(truth, valid, scale)
         low = add_noise(low, noise, generator, power=1)
         picture = _picture(sample)
-        plain = predict(network, low=low, rgb=picture, valid=seen & (low > 0), denoise=denoise)
+        plain = predict(network, low=low, rgb=picture, valid=seen & (low > 0), denoise=denoise, align="off")
         if denoise == "auto":  # one answer for all frames, here by the first
             denoise = "on" if plain.noise else "off"
         waiting.append((sample, plain))
