@@ -479,3 +479,20 @@ def test_frames_of_one_folder_pair_by_the_words_after_their_dots(tmp_path: Path)
     jobs, lonely = pair(Job(folder, out, folder))  # a file without its partner is said, and never its own partner
     assert [job.out.name for job in jobs] == ["frame-000002.png"]
     assert [Path(line.split(":")[0]).name for line in lonely] == ["frame-000000.depth.png", "frame-000001.color.jpg"]
+
+
+def test_two_jobs_do_not_write_one_file(tmp_path: Path) -> None:
+    low_dir, rgb_dir, out = folders(tmp_path, ("a", "a_view"))
+    with pytest.raises(InputError, match=r"a_view\.png: would be written twice"):
+        pair(Job(low_dir, out, rgb_dir, picture=out))
+    jobs, _ = pair(Job(low_dir, out, rgb_dir, picture=tmp_path / "pictures"))
+    assert len(jobs) == 2
+
+
+def test_the_end_of_16_bits_is_told(tmp_path: Path) -> None:
+    low, rgb = write_inputs(tmp_path)
+    values = np.array(Image.open(low))
+    values[:2, :3] = 65535
+    Image.fromarray(values).save(low)
+    lines = run(Job(low, tmp_path / "o.exr", rgb), load("fgs"), Settings(unit="mm"))
+    assert any("6 readings are 65535" in line and "make them 0" in line for line in lines)

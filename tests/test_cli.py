@@ -346,3 +346,17 @@ def test_levels_stay_levels_where_asked_for(tmp_path: Path) -> None:
     refused(crispdepth(*words, "--unit", "mm", "--levels"), "whole numbers.*leave it out")
     refused(crispdepth("predict", "--rgb", tmp_path / "low.png", "--levels", "-o", tmp_path / "large.npy"), "add --low")
     assert not (tmp_path / "large.npy").exists()
+
+
+def test_of_every_file_of_a_folder_what_is_odd_is_told(tmp_path: Path) -> None:
+    for name in ("low", "rgb"):
+        (tmp_path / name).mkdir()
+    for i, metres in enumerate((1.5, 1.5, 2000.0)):
+        np.save(tmp_path / "low" / f"{i}.npy", np.full((6, 8), metres, np.float32))
+        Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(tmp_path / "rgb" / f"{i}.png")
+    words = ["--low", tmp_path / "low", "--rgb", tmp_path / "rgb", "-o", tmp_path / "out", "--points", tmp_path / "out"]
+    words += ["--suffix", ".exr"]
+    done = crispdepth("predict", *words, "--model", "bicubic")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("field of view is assumed") == 3  # of each, since each cloud rests on it
+    assert done.stdout.count("unusual") == 1

@@ -258,6 +258,7 @@ def test_a_network_that_needs_it_has_a_file_for_one_size(make: Callable[[], Mode
 
 def test_a_file_for_one_size_says_so(tmp_path: Path) -> None:
     lines = export(small_ctkt(), tmp_path / "ctkt.onnx", 8, size=(64, 80))
+    assert lines[0].startswith("inputs   low, valid; ")
     assert "low 10x8" in lines[0]
     graph, sample = Graph(tmp_path / "ctkt.onnx"), odd(2, (8, 10), (64, 80))
     agree(estimated(graph, sample, (64, 80))[0], estimated(small_ctkt(), sample, (64, 80))[0])

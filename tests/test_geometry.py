@@ -228,3 +228,28 @@ def test_values_near_0_make_edges_from_a_hundredth_of_the_largest_on() -> None:
     assert depth_edges(depth, depth > 0)[0, 0, 0].tolist() == [False, True, True, True, True, False]
     depth[..., 2] = 0.0001 + 0.00045  # less than 5 % of 1 % of the largest
     assert depth_edges(depth, depth > 0)[0, 0, 0].tolist() == [False, False, True, True, True, False]
+
+
+@pytest.mark.parametrize("slope", [(0.9, 0.0), (0.0, -0.9), (0.7, 0.6)])
+@pytest.mark.parametrize("size", [(15, 20), (60, 80)])
+def test_no_pixel_flies_on_a_plane_however_steep(slope: tuple[float, float], size: tuple[int, int]) -> None:
+    camera = Camera.from_fov(60, size)
+    v, u = torch.meshgrid(*(torch.arange(float(n)) for n in size), indexing="ij")
+    a, b = slope
+    depth = (2 / (1 + a * (u - camera.cx_px) / camera.fx_px + b * (v - camera.cy_px) / camera.fy_px))[None, None]
+    valid = torch.ones_like(depth, dtype=torch.bool)
+    near, far = local_range(depth, valid, 2)
+    assert size[0] > 20 or (far > 1.1 * near).float().mean() > 0.5  # steep enough for the test to mean something
+    assert not flying_pixels(depth, valid).any()
+    depth[..., 7, 7] *= 1.3  # what hangs in the air before or behind it is no part of it
+    depth[..., 8:11, 5:10] *= 1.6
+    assert flying_pixels(depth, valid)[..., 7, 7].all()
+
+
+@pytest.mark.parametrize("ramp", [(1.5,), (1.33, 1.67)])
+def test_all_pixels_of_a_short_ramp_between_two_surfaces_fly(ramp: tuple[float, ...]) -> None:
+    depth = torch.where(torch.arange(24) < 12, 1.0, 2.0).repeat(1, 1, 9, 1)
+    depth[..., 11 : 11 + len(ramp)] = torch.tensor(ramp)
+    flying = flying_pixels(depth, torch.ones_like(depth, dtype=torch.bool))
+    assert flying[0, 0, 4].nonzero().flatten().tolist() == list(range(11, 11 + len(ramp)))
+    assert not flying_pixels(depth[..., :2, :], torch.ones(1, 1, 2, 24, dtype=torch.bool)).any()  # too little to tell

@@ -237,6 +237,10 @@ def test_nan_where_a_mask_says_reading_is_refused_from_arrays_and_files(tmp_path
     [
         ({"low": LOW, "kernel": "average", "once": True}, "leave one"),
         ({"low": LOW, "align": "auto", "shift": (1.5, 0)}, "whole numbers"),
+        ({"low": LOW, "align": "auto", "shift": 5}, "two whole numbers"),
+        ({"low": LOW, "align": True}, "unknown align True"),
+        ({"low": LOW, "denoise": True}, "unknown denoise True"),
+        ({"low": LOW, "kernel": "x", "once": True}, "unknown kernel"),
         ({"low": LOW, "size": (48.0, 64.0)}, "whole numbers"),
         ({"low": np.ma.masked_greater(LOW, 1.5)}, "masked array"),
     ],
@@ -258,3 +262,12 @@ def test_bfloat16_tensors_are_read() -> None:
     np.testing.assert_allclose(
         cd.predict("bicubic", low=low, rgb=rgb).depth, cd.predict("bicubic", low=LOW, rgb=RGB).depth, atol=0.02
     )
+
+
+def test_a_shift_may_be_an_array_and_weights_a_path(tmp_path: Path) -> None:
+    made = [cd.predict("fgs", low=LOW, rgb=RGB, align="auto", shift=s) for s in ((3, -2), np.array([3, -2]))]  # type: ignore[arg-type]
+    assert np.array_equal(made[0].depth, made[1].depth)
+    network: Any = load("crisp-tiny")
+    network.save(tmp_path / "w.safetensors")
+    ours = cd.predict(tmp_path / "w.safetensors", low=LOW, rgb=RGB).depth
+    np.testing.assert_allclose(ours, cd.predict("crisp-tiny", low=LOW, rgb=RGB).depth, atol=1e-4)

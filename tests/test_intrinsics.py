@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from crispdepth.batch import Job, Settings, run
 from crispdepth.intrinsics import Intrinsics, Stereo, read_extrinsics, read_intrinsics, read_stereo
@@ -234,3 +235,38 @@ def test_lines_that_end_as_windows_writes_them_are_read(tmp_path: Path) -> None:
     camera = read_intrinsics(tmp_path / "windows.yaml").camera((480, 640))
     assert camera == read_intrinsics(tmp_path / "unix.yaml").camera((480, 640))
     assert camera.fx_px == 500
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "K: [600, 0, 320, 0, 610, 240, 0, 0, 1]\n",
+        "K: [[600, 0, 320], [0, 610, 240],\n    [0, 0, 1]]\n",
+        "K:\n- 600\n- 0\n- 320\n- 0\n- 610\n- 240\n- 0\n- 0\n- 1\n",
+        "camera_matrix:\n  rows: 3\n  cols: 3\n  data: [600, 0, 320, 0, 610, 240, 0, 0, 1]\n",
+        "camera_matrix:\n  rows: 3\n  data:\n  - 600\n  - 0\n  - 320.0\n  - 0\n  - 610\n  - 240\n  - 0\n  - 0\n  - 1\n",
+    ],
+)
+def test_matrices_in_yaml_are_read_however_they_are_written(tmp_path: Path, text: str) -> None:
+    (tmp_path / "k.yaml").write_text(f"image_width: 640\nimage_height: 480\n{text}other: [1, 2]\n")
+    assert read_intrinsics(tmp_path / "k.yaml") == Intrinsics(600, 610, 320, 240, 640, 480)
+
+
+def test_ros_names_of_the_size_count_in_json_too(tmp_path: Path) -> None:
+    content = {"image_width": 640, "image_height": 480, "camera_matrix": {"data": np.array(K).ravel().tolist()}}
+    (tmp_path / "k.json").write_text(json.dumps(content))
+    assert read_intrinsics(tmp_path / "k.json") == Intrinsics(600, 610, 320, 240, 640, 480)
+
+
+def test_calib_is_named_where_a_truth_does_not_fit_it_and_8_bits_are_no_wonder(tmp_path: Path) -> None:
+    write_depth(tmp_path / "d.npy", np.full((4, 6), 9.0), unit="disparity")
+    (tmp_path / "calib.txt").write_text(
+        "cam0=[50 0 3; 0 50 2; 0 0 1]\ncam1=[50 0 3; 0 50 2; 0 0 1]\ndoffs=0\nbaseline=100\nwidth=6\nheight=4\n"
+    )
+    np.save(tmp_path / "t.npy", np.ones((8, 12), np.float32))
+    Image.fromarray(np.full((4, 6), 9, np.uint8)).save(tmp_path / "d.png")
+    settings = Settings(calib=str(tmp_path / "calib.txt"), scale=2)
+    lines = run(Job(tmp_path / "d.png", tmp_path / "o.npy"), load("bicubic"), settings)
+    assert not any("unusual" in line for line in lines)
+    with pytest.raises(InputError, match=r"t\.npy: the disparity is 12x8"):
+        run(Job(tmp_path / "d.npy", tmp_path / "o.npy", truth=tmp_path / "t.npy"), load("bicubic"), settings)

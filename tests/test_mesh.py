@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from test_batch import write_inputs
 
 from crispdepth.batch import Job, Settings, run
 from crispdepth.geometry import Camera
+from crispdepth.intrinsics import read_intrinsics
 from crispdepth.mesh import Mesh, grid_mesh, point_cloud, write_mesh
 from crispdepth.models.catalog import load
 from crispdepth.types import InputError
@@ -187,3 +189,18 @@ def test_points_of_whole_numbers_doubles_and_views_are_those_of_floats() -> None
         xyz, _ = point_cloud(depth, CAMERA)
         assert xyz.dtype == np.float32
         np.testing.assert_array_equal(xyz, expected)
+
+
+def test_point_clouds_of_masks_and_colours_of_other_kinds_are_right_or_refused() -> None:
+    depth, rgb = plane(), np.full((24, 32, 3), 0.5, np.float32)
+    half = np.arange(32)[None].repeat(24, 0) < 16
+    expected, _ = point_cloud(depth, CAMERA, half)
+    for kind in (np.uint8, np.int64):
+        xyz, _ = point_cloud(depth, CAMERA, half.astype(kind))
+        np.testing.assert_array_equal(xyz, expected)
+    for wrong in (rgb * 255, (rgb * 255).astype(np.uint16), rgb[..., 0], np.ones((24, 32, 4), np.uint8)):
+        with pytest.raises(InputError, match=r"floats of 0\.\.1 or uint8"):
+            point_cloud(depth, CAMERA, rgb=wrong)
+    camera: Any = read_intrinsics("50,55,15.5,11.5")
+    with pytest.raises(InputError, match=r"read_intrinsics\(…\)\.camera"):
+        point_cloud(depth, camera)

@@ -216,3 +216,33 @@ def test_what_is_seen_through_gaps_of_the_foreground_is_left_out(
     inverse = np.full((9, 15), 1 / behind)
     inverse[:, 7 - apart] = inverse[:, 7 + apart] = 1.0
     assert _between(inverse)[4, 7] == (through and not kept)
+
+
+def test_a_slanted_floor_keeps_its_readings_where_both_cameras_are_one() -> None:
+    camera = Camera(57, 57, 39.5, 29.5, 80, 60)
+    v = np.arange(60.0)[:, None].repeat(80, 1)
+    down = (v - 29.5) / 57 * np.cos(np.radians(20)) + np.sin(np.radians(20))
+    depth = np.where(down > 0.15, 1.2 / np.maximum(down, 1e-6), 0).astype(np.float32)
+    low, valid = torch.from_numpy(depth)[None, None], torch.from_numpy(depth > 0)[None, None]
+    made, seen = reproject(low, valid, camera, camera, np.eye(4))
+    assert seen.sum() > 0.97 * valid.sum()
+    torch.testing.assert_close(made[seen & valid], low[seen & valid], rtol=1e-3, atol=0)
+
+
+def test_a_target_whose_pixels_a_reading_covers_by_the_dozen_is_refused() -> None:
+    low = torch.full((1, 1, 90, 120), 2.0)
+    with pytest.raises(
+        InputError, match=r"covers 18 pixels of the target's: reproject to target\.resized\(\(90, 120\)\)"
+    ):
+        reproject(low, low > 0, DEPTH_CAMERA, DEPTH_CAMERA.resized((90 * 18, 120 * 18)), np.eye(4))
+
+
+def test_intrinsics_of_another_size_are_doubted(tmp_path: Path) -> None:
+    np.save(tmp_path / "d.npy", np.full((90, 120), 2.0, np.float32))
+    Image.fromarray(np.zeros((90, 120, 3), dtype=np.uint8)).save(tmp_path / "c.png")
+    job = Job(tmp_path / "d.npy", tmp_path / "o.npy", tmp_path / "c.png")
+    for given, doubted in (("100,100,240,180", True), ("100,100,60,45", False)):
+        settings = Settings(depth_intrinsics=given, intrinsics="40,40,60,45")
+        [line] = [x for x in run(job, load("bicubic"), settings) if x.startswith("moved")]
+        assert ("--depth-intrinsics: cx,cy = 240,180 is far from the middle of 120x90" in line) == doubted
+        assert "--rgb-intrinsics:" not in line

@@ -141,8 +141,9 @@ def test_align_auto_moves_the_depth_onto_the_picture(tmp_path: Path) -> None:
     assert fitted.valid[: 144 + down, right:].all()
     known = cd.predict("fgs", low=low, valid=valid[0, 0], rgb=rgb, align="auto", shift=(right, down))
     assert np.array_equal(known.depth, fitted.depth)
-    with pytest.raises(InputError, match="rgb"):
-        cd.predict("bicubic", low=low, size=(144, 192), align="auto")
+    for align in ("auto", "look"):
+        with pytest.raises(InputError, match="rgb"):
+            cd.predict("bicubic", low=low, size=(144, 192), align=align)
     with pytest.raises(InputError, match="align="):
         cd.predict("fgs", low=low, valid=valid[0, 0], rgb=rgb, shift=(3, -2))
     with pytest.raises(InputError, match="guide"):

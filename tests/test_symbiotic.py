@@ -710,6 +710,13 @@ def test_the_focal_length_sets_the_scale(weights: Path, tmp_path: Path) -> None:
     assert medians[0] == pytest.approx(float(np.median(plain)), rel=1e-5)
     assert medians[1] == pytest.approx(2 * medians[0], rel=1e-5)
     assert medians[2] == pytest.approx(medians[1], rel=1e-5)
+    height, width = read_rgb(tmp_path / "photo.png").shape[:2]  # a camera measured at twice the size
+    camera = {"fx": 275.0, "fy": 275.0, "cx": width, "cy": height, "width": 2 * width, "height": 2 * height}
+    (tmp_path / "k.json").write_text(json.dumps(camera))
+    words = ["--rgb", tmp_path / "photo.png", "--model", weights, "-o", tmp_path / "d.exr"]
+    done = crispdepth("predict", *words, "--intrinsics", tmp_path / "k.json")
+    assert "for a focal length of 137.5 px" in done.stdout
+    assert read_depth(tmp_path / "d.exr").median == pytest.approx(medians[1], rel=1e-5)
 
 
 def test_a_folder_of_pictures_gives_a_folder_of_results(weights: Path, tmp_path: Path) -> None:

@@ -423,3 +423,21 @@ def test_what_a_film_lacks_is_said_before_the_work(
             Image.fromarray(np.full((8, 8), 900, np.uint16)).save(tmp_path / name / f"{i}.png")
     refused(crispdepth("predict", "--low", "l/", "--unit", "mm", "-o", "out", *words), cure)
     assert not (tmp_path / "out").exists()
+
+
+def test_colours_of_whole_numbers_are_those_of_floats_and_others_are_refused() -> None:
+    wide, made = np.clip(texture(size=(96, 160)), 0, 1), []
+    for kind in (np.float32, np.uint8, np.uint16):
+        steady, rng = Steady(), np.random.default_rng(3)
+        most = 1 if kind == np.float32 else np.iinfo(kind).max  # type: ignore[type-var]
+        for i in range(3):
+            rgb = wide[:, 2 * i : 2 * i + 128] * most
+            rgb = (rgb if most == 1 else rgb.round()).astype(kind)
+            last_plain = prediction(2 + rng.normal(0, 0.02, SIZE))
+            last = steady(last_plain, rgb)
+        made.append(last.depth)
+    for other in made[1:]:
+        assert np.abs(other - made[0]).mean() < 1e-4  # a colour may be rounded another way
+        assert np.abs(other - 2).mean() < 0.95 * np.abs(last_plain.depth - 2).mean()
+    with pytest.raises(InputError, match=r"pass .* colours"):
+        Steady()(prediction(np.ones(SIZE)), np.ones(SIZE, np.float32))

@@ -167,7 +167,7 @@ def _from_rgb(rgb: np.ndarray, job: Job, model: Model, settings: Settings) -> tu
     """Depth from the picture alone, and what to say of it."""
     known, focal_px = intrinsics_of(job, settings), settings.focal_px
     if focal_px is None and known is not None:
-        focal_px = known.fx
+        focal_px = known.camera((rgb.shape[0], rgb.shape[1])).fx_px
     result = predict(model, rgb=rgb, size=settings.size, focal_px=focal_px)
     return result, _about_scale(model, result, rgb.shape[:2], focal_px)
 
@@ -192,8 +192,9 @@ def _read_low(path: Path, job: Job, settings: Settings) -> tuple[io.DepthFile, l
     ]
     if low.note:
         lines.append(f"note     {low.note}")
-    if low.depth_unit == "m" and (low.stored == "uint8" or not USUAL_M[0] <= low.median <= USUAL_M[1]):
-        kind = " of 8-bit values" if low.stored == "uint8" else ""
+    eight_bit = low.stored == "uint8" and settings.calib is None
+    if low.depth_unit == "m" and (eight_bit or not USUAL_M[0] <= low.median <= USUAL_M[1]):
+        kind = " of 8-bit values" if eight_bit else ""
         lines.append(f"note     a median of {low.median:.4g} m{kind} is unusual: does the file really hold {low.unit}?")
     if job.confidence is None:
         return low, lines
@@ -230,8 +231,13 @@ def _in_colour_camera(low: io.DepthFile, job: Job, settings: Settings, rgb_size:
     depth, valid = (part[0, 0].numpy() for part in reproject(before, seen, camera, target, move))
     if not valid.any():
         raise InputError("nothing of the depth is in the picture's view: check --extrinsics and both intrinsics")
+    doubts = {
+        "--depth-intrinsics": read_intrinsics(settings.depth_intrinsics).doubt(low.depth.shape),
+        "--rgb-intrinsics": known.doubt(rgb_size),
+    }
+    doubt = "".join(f"; {name}: {odd}" for name, odd in doubts.items() if odd)
     sizes = f"{camera.width}x{camera.height} of the depth camera to {target.width}x{target.height} of the picture's"
-    return replace(low, depth=depth, valid=valid), f"moved    {sizes}, holes {1 - valid.mean():.1%}"
+    return replace(low, depth=depth, valid=valid), f"moved    {sizes}, holes {1 - valid.mean():.1%}{doubt}"
 
 
 def _way(shift: tuple[int, int]) -> str:
@@ -351,11 +357,15 @@ def _would_be_given(path: Path, place: Path) -> bool:
 
 
 def _check_spared(jobs: Sequence[Job], given: Iterable[Path]) -> None:
-    """Raise InputError where a job would write over a file that was given, be it another job's."""
-    taken = {os.path.realpath(path) for path in given}
+    """Raise InputError where a job would write over a file that was given, be it another job's, or over a result."""
+    taken, made = {os.path.realpath(path) for path in given}, set()
     for path in (path for job in jobs for path, _ in job.outputs):
-        if os.path.realpath(path) in taken:
+        real = os.path.realpath(path)
+        if real in taken:
             raise InputError(f"{path}: is also an input, or beside them; let the results go to another folder")
+        if real in made:
+            raise InputError(f"{path}: would be written twice; let --picture, --out-confidence … go to other folders")
+        made.add(real)
 
 
 def _named(wanted: Job, name: str, suffix: str) -> Job:

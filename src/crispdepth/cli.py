@@ -26,6 +26,7 @@ Out = Annotated[Path, typer.Option("-o", "--out", help="Where the depth goes: .p
 hub_app = typer.Typer(help="Weights on the Hugging Face hub.", add_completion=False, rich_markup_mode=None)
 app.add_typer(hub_app, name="hub")
 
+ODD = ("align", "kernel", "note")  # lines that are said of every file of a folder
 SPELLINGS = {  # what others call our options
     **dict.fromkeys(("--depth", "--lidar", "--in", "--input"), "depth goes by --low, its picture by --rgb"),
     **dict.fromkeys(("--color", "--colour", "--image", "--img", "--photo"), "the colour picture goes by --rgb"),
@@ -278,8 +279,9 @@ def _predict_many(
         def done(lines: list[str]) -> None:
             nonlocal written
             progress.advance(task)
-            for line in lines[:1] if written else lines:  # of the first all; size, unit, median, holes of the others
-                typer.echo(line)
+            for i, line in enumerate(lines):  # of the others size, unit, median, holes and what is odd
+                if not written or i == 0 or line.startswith(ODD) or "is assumed" in line:
+                    typer.echo(line)
             written += bool(lines)
 
         failures = run(done)

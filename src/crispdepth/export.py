@@ -86,7 +86,8 @@ def export(
     if size is not None:
         free = ", ".join(f"{name} {width}x{height}" for name, (height, width) in graph.shapes.items())
     notes = [] if path.suffix == ".onnx" else [BY_ITSELF]
-    return [f"inputs   {', '.join(_words(model))}; {free}", line, f"wrote    {path} ({megabytes:.1f} MB)", *notes]
+    inputs = [name for name in _words(model) if size is None or name != "size"]  # of one size, none is asked for
+    return [f"inputs   {', '.join(inputs)}; {free}", line, f"wrote    {path} ({megabytes:.1f} MB)", *notes]
 
 
 def converted(

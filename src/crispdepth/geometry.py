@@ -14,6 +14,7 @@ from crispdepth.types import Depth, Mask, Rgb, Size
 
 EDGE_LEVELS, EDGE_SHARE = 4, 0.02  # the least that both sides of an edge differ by; share of the depth
 LEVELS_OF_RANGE = 32, 255  # a map of so many whole levels is one in levels; of fewer or more, hardly of 8 bits
+STEPPED = 0.55  # of what differs within 2 pixels, found within 1: 0.5 across a plane, 1 at a step
 LEVELS = 12  # halvings of an exported graph's `fill`: low maps of up to 4096 pixels a side
 RIDDLED = 0.05  # of a low map: so many scattered holes are worth a second run
 KERNELS = ("bicubic", "bicubic-plain", "average", "nearest")
@@ -238,9 +239,28 @@ def flying_pixels(depth: Depth, valid: Mask, jump: float = 0.05) -> Mask:
     """Pixels that hang in the air between two surfaces: drop them from a point cloud.
 
     Within 2 pixels both a nearer and a farther surface exist, more than twice ``jump`` (relative) apart, and the
-    pixel lies in the middle half between them: it belongs to neither.
+    pixel lies in the middle half between them: it belongs to neither. But on a slanted surface all do: there, about
+    half of that difference (as a ratio, so that near and far count alike) is found within 1 pixel, on an edge more.
     """
     near, far = local_range(depth, valid, radius=2)
     gap = far - near
     between = (depth > near + 0.25 * gap) & (depth < far - 0.25 * gap)
-    return valid & (gap > 2 * jump * near) & between
+    if min(depth.shape[-2:]) < 3:
+        return torch.zeros_like(valid)
+    inverse = _beyond(1 / torch.where(valid, depth, 1).clamp(min=1e-9))  # linear across a plane
+    ratio = inverse.clamp(min=1e-9).log()
+    there = F.pad(valid.float(), (2,) * 4, mode="reflect") > 0.5
+    wide, close = (
+        (high - low)[..., 2:-2, 2:-2] for low, high in (local_range(ratio, there, radius) for radius in (2, 1))
+    )
+    return valid & (gap > 2 * jump * near) & between & (close > STEPPED * wide)
+
+
+def _beyond(x: torch.Tensor) -> torch.Tensor:
+    """``x`` (b, 1, h, w) with two pixels more on each side, going on as straight as before."""
+    for axis in (-1, -2):
+        n = x.shape[axis]
+        first, last = x.narrow(axis, 0, 1), x.narrow(axis, n - 1, 1)
+        before, after = (x.narrow(axis, at, 2).flip(axis) for at in (1, n - 3))
+        x = torch.cat([2 * first - before, x, 2 * last - after], axis)
+    return x

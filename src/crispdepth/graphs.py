@@ -140,7 +140,7 @@ def _openvino(path: Path) -> Opened:
     except RuntimeError as error:
         raise InputError(f"{path} is no file that OpenVINO can run ({error})") from error
     model = runner.model
-    words = ("kind", "scales", "size", "wants", "leaves")
+    words = ("kind", "scales", "size", "wants", "leaves", "bytes_per_pixel")
     about = {key: model.get_rt_info([key]).astype(str) for key in words if model.has_rt_info([key])}
     shapes = {
         node.any_name: [d.get_length() if d.is_static else 0 for d in node.partial_shape] for node in model.inputs

@@ -48,7 +48,7 @@ Array = np.ndarray | torch.Tensor | str | Path
 
 
 def predict(
-    model: Model | str,
+    model: Model | str | Path,
     low: Array | None = None,
     rgb: Array | None = None,
     valid: np.ndarray | torch.Tensor | None = None,
@@ -69,7 +69,7 @@ def predict(
 ) -> Prediction:
     """Sharpen a low-resolution depth map, or find depth in a picture alone: give it what the sensor gave you.
 
-    ``model``: a catalog name or a loaded model.
+    ``model``: a catalog name, a file of weights, or a loaded model.
     ``low``: (h, w) depth as a path, numpy array or tensor (axes of length 1 before it are dropped).
     ``rgb``: a path, an (H, W, 3) array (uint8, uint16, or float in 0..1), a grey (H, W) one, or a (3, H, W) tensor.
     ``valid``: (h, w) bool, False where ``low`` has no reading; without it zeros and negatives are holes
@@ -106,8 +106,8 @@ def predict(
     the cure, for missing or unreadable input, a depth without a reading, NaN or inf outside the mask, RGB and
     depth of different shape, and sizes beyond this machine's memory.
     """
-    if isinstance(model, str):
-        model = load(model)
+    if isinstance(model, str | Path):
+        model = load(str(model))
     if "low" not in model.inputs:
         if low is not None:
             raise InputError(
@@ -143,8 +143,8 @@ def predict(
         raise InputError(
             "kernel average turns the readings for a second run, which once forbids: leave one of them out"
         )
-    if shift is not None and not (len(shift) == 2 and all(isinstance(px, int | np.integer) for px in shift)):
-        raise InputError(f"shift={shift} is not understood: two whole numbers of pixels, right and down")
+    if shift is not None:
+        shift = _two_pixels(shift)
     if shift is not None and align not in ("guide", "auto"):
         raise InputError("shift=… says by how much; align='guide' or 'auto' says what is moved: add it")
     rgb_map = None if rgb is None else _rgb_tensor(rgb)
@@ -158,7 +158,7 @@ def predict(
         raise InputError("this model needs the colour picture: pass --rgb (rgb=…), or use --model bicubic")
     if kernel == "points" and rgb_map is None:
         raise InputError("--kernel points finds in the colours which pixels were read: pass --rgb (rgb=…)")
-    if align in ("guide", "auto") and rgb_map is None:
+    if align not in (None, "off") and rgb_map is None:
         raise InputError(f"--align {align} compares the depth with the colours: pass --rgb (rgb=…)")
     looks = alignment(model, align) != "off" or kernel == "points"
     if rgb_map is not None and ("rgb" in model.inputs or looks):
@@ -182,6 +182,14 @@ def predict(
     if made.corner != (0, 0):
         return _moved(replace(result, corner_px=made.corner), made.corner)
     return _moved(result, made.shift) if align == "auto" else result
+
+
+def _two_pixels(shift: Any) -> tuple[int, int]:
+    """A shift as a tuple. Raises InputError for what is no two whole numbers."""
+    parts = np.asarray(shift)
+    if parts.shape != (2,) or parts.dtype.kind not in "iu":
+        raise InputError(f"shift={shift} is not understood: two whole numbers of pixels, right and down")
+    return int(parts[0]), int(parts[1])
 
 
 class Careful(NamedTuple):

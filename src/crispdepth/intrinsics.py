@@ -165,7 +165,10 @@ def _pincam(text: str) -> dict[str, Any]:
     return {"width": int(width), "height": int(height), **dict(zip(("fx", "fy", "cx", "cy"), rest, strict=True))}
 
 
-_YAML_NAMES = {"xres": "width", "image_width": "width", "yres": "height", "image_height": "height"}
+_NAMES = {"xres": "width", "image_width": "width", "yres": "height", "image_height": "height"}
+
+
+_LIST = r"\s*(\[[^:]*\]|(?:\n[ \t]*-[^:\n]*)+)"  # [1, 2], [[1, 2], [3, 4]], or a line each
 
 
 def _yaml(text: str) -> dict[str, Any]:
@@ -177,10 +180,10 @@ def _yaml(text: str) -> dict[str, Any]:
             number = float(value)
         except ValueError:
             continue
-        name = _YAML_NAMES.get(name, name)
+        name = _NAMES.get(name, name)
         found[name] = int(number) if name in ("width", "height") and number.is_integer() else number
-    matrix = re.search(r"^camera_matrix:\s*\n(?:[ \t]+.*\n)*?[ \t]+data:\s*\[([^\]]*)\]", text, re.MULTILINE)
-    return found | ({"K": _floats(matrix[1])} if matrix else {})
+    matrix = re.search(rf"^(?:{'|'.join(_MATRICES)}):(?:\s*\n(?:[ \t]+.*\n)*?[ \t]+data:)?{_LIST}", text, re.MULTILINE)
+    return found | ({"K": _floats(re.sub(r"^\s*-", " ", matrix[1], flags=re.MULTILINE))} if matrix else {})
 
 
 _READERS: dict[str, Callable[[str], dict[str, Any]]] = {".yaml": _yaml, ".yml": _yaml, ".pincam": _pincam}
@@ -268,6 +271,7 @@ def _rigid(numbers: list[float]) -> np.ndarray:
 
 
 def _intrinsics(found: dict[str, Any]) -> Intrinsics:
+    found = {_NAMES.get(name, name): value for name, value in found.items()}
     matrix = next((found[key] for key in _MATRICES if key in found), None)
     if isinstance(matrix, dict):
         found = {**found, **matrix}

@@ -147,7 +147,14 @@ def _in_metres(raw: Raw, unit: Unit, nan_holes: bool) -> DepthFile:
     if not valid.any():
         raise InputError(f"no reading in {values.size} pixels (all are holes); give a map with depth in it")
     depth[~valid] = 0
-    return DepthFile(depth, valid, unit.name, str(raw.values.dtype), raw.note)
+    note, full = raw.note, 0
+    if unit.metres is not None and unit.name != "sunrgbd" and values.dtype == np.uint16:
+        full = int((valid & (values == 65535)).sum())
+    if full and not note:
+        note = (
+            f"{full} readings are 65535, the end of 16 bits: where that means no reading (7-Scenes), make them 0 first"
+        )
+    return DepthFile(depth, valid, unit.name, str(raw.values.dtype), note)
 
 
 def _rotated(values: np.ndarray) -> np.ndarray:

@@ -152,7 +152,7 @@ def check(job: Job, settings: Settings) -> None:
         raise InputError("--keep-holes leaves every hole, --max-hole-px only the wide ones: give one of them")
     if settings.align is not None and settings.align not in ALIGN:
         raise InputError.unknown("--align", settings.align, ALIGN)
-    if settings.align in ("guide", "auto") and job.rgb is None:
+    if settings.align not in (None, "off") and job.rgb is None:
         raise InputError(f"--align {settings.align} compares the depth with the colours: pass --rgb")
     if settings.denoise not in DENOISE:
         raise InputError.unknown("--denoise", settings.denoise, DENOISE)
@@ -202,7 +202,11 @@ def read_depth(path: Path, job: Job, settings: Settings) -> io.DepthFile:
     if settings.calib is None:
         return io.read_depth(path, settings.unit or job.unit, nan_holes=settings.nan_holes)
     read = io.read_depth(path, "disparity", nan_holes=settings.nan_holes)
-    return io.DepthFile(read_stereo(settings.calib).depth(read.depth, read.valid), read.valid, "m", read.stored)
+    try:
+        depth = read_stereo(settings.calib).depth(read.depth, read.valid)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return io.DepthFile(depth, read.valid, "m", read.stored)
 
 
 def intrinsics_of(job: Job, settings: Settings) -> Intrinsics | None:

@@ -39,7 +39,7 @@ def point_cloud(
     two things. ``rgb``: (H, W, 3), float of 0..1 or uint8; without it there are no colours.
     """
     depth = _fitting(depth, valid, camera)
-    seen = depth > 0 if valid is None else valid & (depth > 0)
+    seen = depth > 0 if valid is None else valid.astype(bool) & (depth > 0)
     z, mask = torch.from_numpy(depth)[None, None], torch.from_numpy(seen)[None, None]
     kept = (mask & ~flying_pixels(z, mask))[0, 0].numpy()
     xyz = points(z, camera.matrix())[0].permute(1, 2, 0).numpy()[kept]
@@ -47,6 +47,8 @@ def point_cloud(
         return xyz, None
     if rgb.shape[:2] != depth.shape:
         raise InputError(f"rgb is {rgb.shape[:2]}, the depth {depth.shape}: they must have one size")
+    if rgb.shape[2:] != (3,) or (rgb.dtype != np.uint8 and (rgb.dtype.kind != "f" or rgb.max(initial=0) > 1.001)):
+        raise InputError(f"rgb is {rgb.dtype} {rgb.shape}: pass (H, W, 3), floats of 0..1 or uint8")
     return xyz, rgb[kept] if rgb.dtype == np.uint8 else np.round(rgb[kept] * 255).astype(np.uint8)
 
 
@@ -77,6 +79,8 @@ def _fitting(depth: np.ndarray, valid: np.ndarray | None, camera: Camera) -> np.
         of = "" if valid is None else f", valid {valid.shape}"
         raise InputError(f"the depth is {depth.shape}{of}: both must be (height, width), of one size")
     height, width = depth.shape
+    if not isinstance(camera, Camera):
+        raise InputError("the camera is none: pass Camera(…), or read_intrinsics(…).camera((height, width))")
     if (camera.height, camera.width) != (height, width):
         cure = f"pass camera.resized(({height}, {width})), if both show the same view"
         raise InputError(f"the camera is for {camera.width}x{camera.height} pixels, the depth {width}x{height}: {cure}")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from crispdepth.geometry import Camera, flying_pixels
-from crispdepth.types import Depth, Mask, Size
+from crispdepth.types import Depth, InputError, Mask, Size
 
 JUMP = 0.05  # of the nearer depth: two readings farther apart are two surfaces
 LARGEST_PX = 32  # a reading that covers more of the new image is seen too obliquely, or from too near
@@ -29,8 +29,16 @@ def reproject(depth: Depth, valid: Mask, camera: Camera, target: Camera, extrins
     first. Each reading is a patch of its whole pixel, bent towards the neighbours on its own surface (inverse depth
     is linear across a plane, so planes stay exact) and cut where the depth jumps; patches go through a z-buffer, so
     nothing is seen twice and no gap opens within a surface. What shows through a hole in the foreground, and did
-    not before, is dropped. Where nothing was measured for the new view, there is a hole.
+    not before, is dropped. Where nothing was measured for the new view, there is a hole. Raises InputError where a
+    reading covers more than LARGEST_PX of ``target``'s pixels, all else being equal.
     """
+    covers = math.sqrt(target.fx_px * target.fy_px / (camera.fx_px * camera.fy_px))
+    if 2 * covers > LARGEST_PX:  # seen from half as far, it must still be drawn
+        height, width = size_seen(camera, target)
+        raise InputError(
+            f"a reading covers {covers:.0f} pixels of the target's: reproject to target.resized(({height}, {width})), "
+            "and sharpen or enlarge that"
+        )
     valid = valid & ~flying_pixels(depth, valid) & (depth > 0)
     seen = valid[0, 0].numpy()
     inverse = np.where(seen, 1 / np.where(seen, depth[0, 0].numpy().astype(np.float64), 1), 0)

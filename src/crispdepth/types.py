@@ -26,7 +26,7 @@ class InputError(ValueError):
     def unknown(cls, what: str, name: str, known: Iterable[str], spellings: Mapping[str, str] | None = None) -> Self:
         """``name`` is no ``what``: offers the nearest, lists the ``known``; ``spellings`` maps other words to these."""
         known, spellings = list(known), spellings or {}
-        near = difflib.get_close_matches(name, [*known, *spellings], n=1, cutoff=0.45)
+        near = difflib.get_close_matches(str(name), [*known, *spellings], n=1, cutoff=0.45)
         hint = f"; did you mean {spellings.get(near[0], near[0])}?" if near else "."
         return cls(f"unknown {what} {name!r}{hint} Known: {', '.join(known)}")
 

@@ -104,7 +104,10 @@ def _taken(result: Prediction, rgb: np.ndarray | None, last: _Frame | None) -> _
     if rgb is None or rgb.shape[:2] != result.depth.shape:
         raise InputError("--video follows the motion in the colours: pass --rgb")
     check_sides(result.depth.shape)
-    grey = cv2.cvtColor(np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
+    if rgb.shape[2:] != (3,) or rgb.dtype.kind not in "fu":
+        raise InputError(f"rgb is {rgb.dtype} {rgb.shape}: pass (H, W, 3) colours, floats of 0..1 or uint8")
+    share = rgb if rgb.dtype.kind == "f" else rgb / np.float32(np.iinfo(rgb.dtype).max)
+    grey = cv2.cvtColor(np.round(np.clip(share, 0, 1) * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
     motions = _motions(grey, last.grey) if last is not None and last.grey.shape == grey.shape else None
     return _Frame(result, grey, motions)
 
