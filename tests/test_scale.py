@@ -367,6 +367,9 @@ def test_the_command_does_what_its_options_say(tmp_path: Path) -> None:
     words += ["--max-hole-px", 3, "--align", "auto"]
     done = crispdepth("batch", tmp_path / "in", tmp_path / "out", *words, "--suffix", ".npy")
     assert done.returncode == 0, done.stderr
+    look = crispdepth("batch", tmp_path / "in", tmp_path / "other", "--align", "look")
+    assert look.returncode == 2
+    assert "only tells" in look.stderr
     asked = json.loads((tmp_path / "out" / "job.json").read_text())
     told = {"nan_holes": True, "min_confidence": 0.3, "confidence_max": 100, "max_hole_px": 3, "align": "auto"}
     assert {word: asked[word] for word in told} == told

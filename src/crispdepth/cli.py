@@ -333,6 +333,10 @@ def batch_many(
     from crispdepth.models import catalog
 
     bulk, on_ray = _scale(ray is not None)
+    if align == "look":
+        raise InputError(
+            "--align look only tells, and batch tells nothing of single files: leave it out, or guide auto off"
+        )
     if model is None:
         from crispdepth.scale.plan import has_pictures
 

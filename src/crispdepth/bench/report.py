@@ -353,7 +353,8 @@ both are blind to fine relief in flat places, which is put back last (detail.py)
 pairs, where it helps most at x4: made-up scenes have none. On those it was only bounded how much harm it may do, with
 noise, rounding and other kernels; how flat is flat, and how much is put back, was settled after a look at the pairs.
 When readings count as means (kernel.py), and when a + sees what its first run lacked, was chosen on made-up scenes, and
-the pairs were looked at, too.
+the pairs were looked at, too. That Crisp by default sees a picture that is clearly out of place moved (shift.py; so for
+one of the three Lu pairs), and where it counts as such or readings as single pixels, was settled with these in sight.
 
 | protocol | used by |
 | --- | --- |
