@@ -597,6 +597,19 @@ def until(true: Callable[[], bool]) -> None:
     raise AssertionError("it does not happen within 15 seconds")
 
 
+def at_rest(page: Any, what: str) -> dict[str, float]:
+    """Where a picture lies, once it is there and has come to rest: a click may else miss its pixel."""
+    page.wait_for_function("what => document.querySelector(what)?.naturalWidth > 0", arg=what)
+    boxes: list[dict[str, float]] = []
+
+    def rests() -> bool:
+        boxes.append(page.locator(what).bounding_box())
+        return len(boxes) > 4 and all(box == boxes[-1] for box in boxes[-4:])
+
+    until(rests)
+    return boxes[-1]
+
+
 def reads(page: Any, box: str, words: str) -> None:
     """Wait until a box of text holds ``words``."""
     until(lambda: words in page.input_value(f"{box} textarea"))
@@ -709,7 +722,7 @@ def test_from_files_to_slider_space_distance_and_download(
     tab(page, "Measure")
     places = []
     for u, v in ((20, 70), (100, 30)):
-        box = page.locator("#clickable img").bounding_box()
+        box = at_rest(page, "#clickable img")
         page.mouse.click(box["x"] + (u + 0.5) / 128 * box["width"], box["y"] + (v + 0.5) / 96 * box["height"])
         reads(page, "#measured", f"({u}, {v})")
         places.append(np.array([(u - cx) / fx, (v - cy) / fy, 1]) * depth[v, u])
