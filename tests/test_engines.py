@@ -18,6 +18,7 @@ from test_crisp import shuffled
 
 from crispdepth import export as exporting
 from crispdepth.bench import agreement, report, speed
+from crispdepth.bench.evaluation import evaluate
 from crispdepth.engines import Choice, Converted, Machine, OnDevice, Wanted, choose, opened, prepared
 from crispdepth.export import AGREE, export
 from crispdepth.exportable import Spectrum, irfft2, ratio, resized, rfft2
@@ -336,12 +337,12 @@ def test_the_engine_is_chosen_by_what_the_machine_has() -> None:
     assert picked(Machine()) == ("torch", "cpu", "float32")
     assert picked(Machine(packages=BOTH)) == ("torch", "cpu", "float32")
     assert picked(Machine(bf16=True, packages=BOTH)) == ("torch", "cpu", "bf16")
-    assert picked(Machine(cuda=True, bf16=True, packages=BOTH)) == ("torch", "cuda", "float16")
+    assert picked(Machine(cuda=1, bf16=True, packages=BOTH)) == ("torch", "cuda", "float16")
     assert picked(Machine(mps=True, packages=BOTH)) == ("torch", "mps", "float32")
-    assert picked(Machine(cuda=True), wanted=Wanted(device="cpu")) == ("torch", "cpu", "float32")
-    assert picked(Machine(cuda=True), wanted=Wanted("onnx")) == ("onnx", "cpu", "float32")
+    assert picked(Machine(cuda=1), wanted=Wanted(device="cpu")) == ("torch", "cpu", "float32")
+    assert picked(Machine(cuda=1), wanted=Wanted("onnx")) == ("onnx", "cpu", "float32")
     assert picked(Machine(bf16=True), wanted=Wanted(precision="float32")) == ("torch", "cpu", "float32")
-    everything = Machine(cuda=True, bf16=True, packages=BOTH)
+    everything = Machine(cuda=1, bf16=True, packages=BOTH)
     assert choose(AUTO, load("fgs"), everything).device == "cpu"  # OpenCV knows no GPU
     assert choose(AUTO, small_ctkt(), everything).precision == "float16"
     assert choose(AUTO, small_symbiotic(), everything).precision == "float32"  # not measured
@@ -350,12 +351,47 @@ def test_the_engine_is_chosen_by_what_the_machine_has() -> None:
 def test_what_the_machine_lacks_is_refused() -> None:
     with pytest.raises(InputError, match="no cuda device"):
         picked(Machine(), wanted=Wanted(device="cuda:1"))
+    with pytest.raises(InputError, match="no cuda:2 here, the last is cuda:1"):
+        picked(Machine(cuda=2), wanted=Wanted(device="cuda:2"))
+    assert picked(Machine(cuda=2), wanted=Wanted(device="cuda:1")) == ("torch", "cuda:1", "float16")
     with pytest.raises(InputError, match="runs in float32"):
         picked(Machine(), wanted=Wanted("openvino", precision="bf16"))
     for word in ("tpu", "cpu:7", "cuda:x"):
         with pytest.raises(InputError, match="unknown device"):
             Wanted(device=word)
     assert Machine.here().packages >= BOTH
+
+
+def test_an_exported_file_is_a_model_of_its_name(files: Path, tmp_path: Path) -> None:
+    file, weights = str(files / "crisp.onnx"), str(files / "crisp.safetensors")
+    agree(estimated(load(file), odd())[0], estimated(load(weights), odd())[0])
+    for folder in ("rgb", "depth"):
+        (tmp_path / folder).mkdir()
+    np.save(tmp_path / "depth" / "a.npy", 1 + np.random.default_rng(0).random((48, 64), np.float32).round())
+    write_rgb(tmp_path / "rgb" / "a.png", np.zeros((48, 64, 3), np.uint8))
+    by_file, by_weights = (evaluate(name, "folder", tmp_path, 8, "dctnet").metrics for name in (file, weights))
+    assert by_file["rmse"] == pytest.approx(by_weights["rmse"], rel=1e-3)
+    refused(crispdepth("export", file, "-o", tmp_path / "again.onnx"), "an exported file already")
+    refused(crispdepth("evaluate", "--model", tmp_path / "none.onnx", "--set", "scenes"), "does not exist")
+
+
+class Elsewhere(Model):
+    """Weights on torch's device without memory, to which any tensor can go; says what came there."""
+
+    inputs = ("low", "rgb")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1, device="meta"))
+
+    def forward(self, low: torch.Tensor, valid: torch.Tensor, rgb: torch.Tensor) -> torch.Tensor:
+        assert {x.device.type for x in (low, valid, rgb)} == {"meta"}
+        return torch.ones(1, 1, *rgb.shape[-2:])
+
+
+def test_a_model_that_was_moved_by_hand_is_brought_what_it_needs() -> None:
+    low, rgb = np.ones((8, 8), np.float32), np.zeros((32, 32, 3), np.uint8)
+    assert (predict(Elsewhere(), low=low, rgb=rgb).depth == 1).all()
 
 
 def test_an_engine_asked_for_gives_the_same_depth(files: Path) -> None:
@@ -457,7 +493,7 @@ def test_speed_is_measured_where_it_was_asked_for(monkeypatch: pytest.MonkeyPatc
         return model
 
     monkeypatch.setattr(speed, "prepared", prepare)
-    monkeypatch.setattr(Machine, "here", classmethod(lambda cls: Machine(cuda=True)))
+    monkeypatch.setattr(Machine, "here", classmethod(lambda cls: Machine(cuda=1)))
     monkeypatch.setattr(speed, "_unit", lambda *_: lambda: None)
     monkeypatch.setattr(speed, "_gflop", lambda _: 1.0)
     monkeypatch.setattr(speed, "peak_mb", lambda *_: 1.0)

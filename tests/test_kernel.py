@@ -116,6 +116,11 @@ def test_a_prediction_from_points_is_moved_and_says_so(tmp_path: Path) -> None:
     assert "2 px left and 2 px up" in line
     with pytest.raises(InputError, match="--rgb"):
         run(replace(job, rgb=None), load("ctkt"), Settings(kernel="points", scale=4))
+    for align in ("look", "guide", "auto"):
+        with pytest.raises(InputError, match=f"align {align} does: leave one of them out"):
+            run(job, load("fgs"), Settings(kernel="points", align=align))
+        with pytest.raises(InputError, match=f"align {align} does: leave one of them out"):
+            cd.predict("fgs", **told, kernel="points", align=align)
 
 
 def test_a_film_of_single_pixels_is_moved_as_a_whole(tmp_path: Path) -> None:

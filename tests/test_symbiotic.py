@@ -910,6 +910,8 @@ def test_evaluate_measures_under_the_sets_own_protocol(weights: Path, tmp_path: 
     assert "RMSlog" in done.stdout
     wrong = crispdepth("evaluate", "--model", weights, "--set", "kitti", "--root", root, "--protocol", "fdsr")
     refused(wrong, "rgb, eigen, garg")
+    words = ["--model", weights, "--set", "kitti", "--root", root, "--scale", 4]
+    refused(crispdepth("evaluate", *words), "--scale says how small the low map is")
     refused(
         crispdepth("evaluate", "--model", "bicubic", "--set", "kitti", "--root", root, "--protocol", "garg"), "fdsr"
     )

@@ -423,9 +423,12 @@ def evaluate(
 
     if json_path is not None:
         report.check_json(json_path)
+    loaded = catalog.load(model)
+    if scale is not None and "low" not in loaded.inputs:
+        raise InputError(f"--scale says how small the low map is, and {model} sees none: leave it out")
     with report.progress_bar(f"{model} on {set_name}") as progress:
         result = evaluation.evaluate(
-            catalog.load(model),
+            loaded,
             set_name,
             root,
             8 if scale is None else scale,

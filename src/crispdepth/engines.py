@@ -28,10 +28,10 @@ HALVED = ("Crisp", "Ctkt")  # classes for which 16 bits were measured; `auto` gi
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides: ``cuda``, ``mps``: a GPU that torch can use; ``bf16``: a CPU with AMX or AVX512-BF16;
+    """What decides: ``cuda``: how many GPUs torch can use; ``mps``: Apple's; ``bf16``: a CPU with AMX or AVX512-BF16;
     ``packages``: which of ENGINES' packages are installed."""
 
-    cuda: bool = False
+    cuda: int = 0
     mps: bool = False
     bf16: bool = False
     packages: frozenset[str] = frozenset({"torch"})
@@ -41,7 +41,7 @@ class Machine:
         """This one."""
         able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         return cls(
-            cuda=torch.cuda.is_available(),
+            cuda=torch.cuda.device_count() if torch.cuda.is_available() else 0,
             mps=torch.backends.mps.is_available(),
             bf16=any(able.get(word) for word in ("amx_bf16", "amx_tile", "avx512_bf16")),
             packages=frozenset(name for name in ENGINES.values() if importlib.util.find_spec(name)),
@@ -104,6 +104,9 @@ def choose(wanted: Wanted, model: Model, machine: Machine) -> Choice:
     for device, there in (("cuda", machine.cuda), ("mps", machine.mps)):
         if wanted.device.partition(":")[0] == device and not there:
             raise InputError(f"torch finds no {device} device here: leave --device out")
+    if wanted.device.startswith("cuda:") and int(wanted.device[5:]) >= machine.cuda:
+        last = f"cuda:{machine.cuda - 1}"
+        raise InputError(f"torch finds no {wanted.device} here, the last is {last}: take that, or leave --device out")
     if graph:
         return Choice(wanted.engine, "cpu", "float32", "as asked for")
     weights = any(True for _ in model.parameters())
@@ -129,7 +132,7 @@ def _precision(device: str, name: str, machine: Machine) -> tuple[str, str]:
 
 
 def opened(name: str, wanted: Wanted = Wanted(), machine: Machine | None = None) -> tuple[Model, Choice]:
-    """The model called ``name`` (as ``load``; or an exported .onnx, .xml), ready to run, and what it runs on.
+    """The model called ``name``, ready to run, and what it runs on.
 
     Each engine's result is the same, to 1e-4 of the depth's range in float32 (checked when it is made).
     """
@@ -138,7 +141,7 @@ def opened(name: str, wanted: Wanted = Wanted(), machine: Machine | None = None)
         if wanted.engine not in ("auto", engine):
             raise InputError(f"{name} is a file for --engine {engine}: leave --engine out")
         choose(Wanted(engine, wanted.device, wanted.precision), Model(), machine or Machine.here())
-        return Graph(Path(name)), Choice(engine, "cpu", "as the file has it", "an exported file")
+        return load(name), Choice(engine, "cpu", "as the file has it", "an exported file")
     model = load(name)
     choice = choose(wanted, model, machine or Machine.here())
     return prepared(model, choice), choice

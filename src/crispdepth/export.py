@@ -65,6 +65,8 @@ def export(
     raised for a filter without weights and where a package is missing.
     """
     check_output(path, [], SUFFIXES)
+    if isinstance(model, Graph):
+        raise InputError("this is an exported file already: name the model or the weights that it was made from")
     if isinstance(model, SelfEnsemble):
         raise InputError("a name with + is a network run on eight views: export the network, leave the + out")
     if int8 and path.suffix != ".xml":

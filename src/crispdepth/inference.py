@@ -32,7 +32,7 @@ from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
 from crispdepth.kernel import KERNEL, as_bicubic, as_taken, averaged, pointed
 from crispdepth.models.catalog import load
 from crispdepth.noise import DENOISE, calmed, noise_of, noisy
-from crispdepth.shift import ALIGN, CORNER, corner_shift, moved, residual_shift, smallest
+from crispdepth.shift import ALIGN, CORNER, corner_shift, looks, moved, residual_shift
 from crispdepth.tiles import TILE_FROM, tileable, tiled
 from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Sample, Size
 
@@ -328,43 +328,33 @@ def _placed(
     """``sample`` with its picture where the depth is, and by how much the depth would have to move to fit it instead:
     as asked for by ``align``, and since its readings are single pixels (``Careful.corner``).
 
-    By whole pixels, so that nothing is blurred. Raises InputError for words not in ALIGN and KERNEL.
+    By whole pixels, so that nothing is blurred. Raises InputError for words not in ALIGN and KERNEL, and for two that
+    would both move.
     """
     low, valid, rgb = sample.low, sample.valid, sample.rgb
-    unasked, align = align is None, alignment(model, align)
+    wanted = alignment(model, align)
     if kernel not in KERNEL:
         raise InputError.unknown("kernel", kernel, KERNEL)
-    look = kernel == "points" or (kernel == "auto" and unasked and align != "off")
-    if not (look or align != "off") or low is None or valid is None or rgb is None:
+    known = kernel == "points"
+    if known and align not in (None, "off"):
+        raise InputError(f"kernel points tells where the depth lies, as align {align} does: leave one of them out")
+    if (wanted == "off" and not known) or low is None or valid is None or rgb is None:
         return sample, (0, 0), (0, 0)
     draw = _drawing(low, valid, denoise)
-    points = look and (kernel == "points" or _pointed(draw, low, valid, rgb))
-    corner = _corner(draw, valid, rgb, 0.0 if kernel == "points" else CORNER) if points else (0, 0)
-    if corner != (0, 0) or (points and unasked):
+    if known or (kernel == "auto" and align is None and _pointed(draw, low, valid, rgb)):
+        _, size = looks(rgb, valid)[-1]
+        corner = corner_shift(draw(size), valid, rgb, 0.0 if known else CORNER)
         return replace(sample, rgb=moved(rgb, (-corner[0], -corner[1]))), (0, 0), corner
-    if align == "off":
-        return sample, (0, 0), (0, 0)
     if shift is None:
         shift = residual_shift(draw, valid, rgb)
-    seen = sample if align == "look" else replace(sample, rgb=moved(rgb, (-shift[0], -shift[1])))
+    seen = sample if wanted == "look" else replace(sample, rgb=moved(rgb, (-shift[0], -shift[1])))
     return seen, shift, (0, 0)
 
 
 def _pointed(draw: Callable[[Size], Depth], low: Depth, valid: Mask, rgb: Rgb) -> bool:
     """Whether the readings may be single pixels (``kernel.pointed``), and are not noisy."""
-    height, width = rgb.shape[-2:]
-    smaller = 2 * smallest(rgb)
-    if height / low.shape[-2] < 2 * smaller:
-        smaller = max(1, smaller // 2)
-    size = (height // smaller, width // smaller)
+    _, size = looks(rgb, valid)[0]
     return pointed(draw(size), low, valid) and not noisy(noise_of(low, valid), low, valid)
-
-
-def _corner(draw: Callable[[Size], Depth], valid: Mask, rgb: Rgb, clear: float) -> tuple[int, int]:
-    """``corner_shift``, drawn as large as the picture, or smaller if that is huge."""
-    height, width = rgb.shape[-2:]
-    smaller = smallest(rgb)
-    return corner_shift(draw((height // smaller, width // smaller)), valid, rgb, clear)
 
 
 def alignment(model: Model, align: str | None) -> str:
@@ -448,14 +438,15 @@ def _from_rgb(model: Model, rgb: Array | None, size: Size | None, focal_px: floa
         raise InputError(f"focal_px={focal_px:g} is out of range: it is in pixels of the picture, above 0")
     both: Any = getattr(model, "depth_and_classes", None)
     with torch.inference_mode():
+        picture = picture.to(_device(model))
         depth, classes = (model(rgb=picture), None) if both is None else both(rgb=picture)
         if focal_px is not None:
             depth = model.for_focal(depth, focal_px * size[1] / whole.shape[-1])  # type: ignore[operator]
-    made = Prediction(depth[0, 0].float().numpy(), np.ones(size, dtype=bool))
+    made = Prediction(depth[0, 0].float().cpu().numpy(), np.ones(size, dtype=bool))
     if classes is None:
         return made
     names: Any = model.class_names
-    return replace(made, classes=classes[0, 0].numpy(), class_names=names)
+    return replace(made, classes=classes[0, 0].cpu().numpy(), class_names=names)
 
 
 def sharpened(model: Model, sample: Sample, size: Size | None = None) -> Depth:
@@ -468,10 +459,12 @@ def sharpened(model: Model, sample: Sample, size: Size | None = None) -> Depth:
 
 def estimated(model: Model, sample: Sample, size: Size | None = None) -> tuple[Depth, Depth | None]:
     """As ``sharpened``, and the error the model expects, (b, 1, H, W) too; None where it does not estimate it."""
-    inputs: dict[str, Any] = {name: getattr(sample, name) for name in model.inputs}
-    if "low" in inputs:
-        inputs["valid"] = sample.valid
-    if "rgb" not in inputs:
+    there = _device(model)
+    inputs: dict[str, Any] = {name: getattr(sample, name).to(there) for name in model.inputs}
+    if "low" in inputs and sample.valid is not None:
+        inputs["valid"] = sample.valid.to(there)
+    rgb: Rgb | None = inputs.get("rgb")
+    if rgb is None:
         if size is None:
             assert sample.rgb is not None
             size = (sample.rgb.shape[-2], sample.rgb.shape[-1])
@@ -479,11 +472,18 @@ def estimated(model: Model, sample: Sample, size: Size | None = None) -> tuple[D
     estimate = getattr(model, "estimate", None)
     with torch.inference_mode():
         local: Any = getattr(model, "local", None)
-        rgb = sample.rgb if "rgb" in model.inputs else None
         whole = size if rgb is None else (rgb.shape[-2], rgb.shape[-1])
         if local is not None and whole is not None and _by_tiles(sample, whole):
-            return tiled(local(sample.low, sample.valid, rgb), rgb, whole)
-        return (model(**inputs), None) if estimate is None else estimate(**inputs)
+            depth, error = tiled(local(inputs["low"], inputs["valid"], rgb), rgb, whole)
+        else:
+            depth, error = (model(**inputs), None) if estimate is None else estimate(**inputs)
+    back = next(x for x in (sample.low, sample.rgb) if x is not None).device
+    return depth.to(back), None if error is None else error.to(back)
+
+
+def _device(model: Model) -> torch.device:
+    """Where ``model`` was moved to; the CPU for one without weights."""
+    return next((part.device for part in model.parameters()), torch.device("cpu"))
 
 
 def _by_tiles(sample: Sample, size: Size) -> bool:

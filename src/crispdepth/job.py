@@ -160,6 +160,9 @@ def check(job: Job, settings: Settings) -> None:
         raise InputError.unknown("--kernel", settings.kernel, KERNEL)
     if settings.kernel == "points" and job.rgb is None:
         raise InputError("--kernel points finds in the colours which pixels were read: pass --rgb")
+    if settings.kernel == "points" and settings.align not in (None, "off"):
+        both = f"--kernel points tells where the depth lies, as --align {settings.align} does"
+        raise InputError(f"{both}: leave one of them out")
     if settings.calib is not None and settings.unit not in (None, "disparity"):
         raise InputError(f"--calib is for disparity, not for {settings.unit}: leave one of them out")
 

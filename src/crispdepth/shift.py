@@ -33,13 +33,8 @@ def residual_shift(sharpen: Callable[[Size], Depth], valid: Mask, rgb: Rgb) -> t
     Looked at in half the size first: where that says that nothing is out of place, as it mostly is, that is all.
     """
     height, width = rgb.shape[-2:]
-    least = smallest(rgb)
-    for reach, smaller in ((REACH_PX // 2, 2 * least), (REACH_PX, least)):
-        if 2 * least == smaller and height / valid.shape[-2] < 2 * smaller:
-            continue  # no larger than twice the low map: nothing is gained
-        size = (height // smaller, width // smaller)
-        seen = resize_rgb(rgb, size)
-        right, down, clear = best_shift(sharpen(size), edges_known(valid, size), seen, reach)
+    for reach, size in looks(rgb, valid):
+        right, down, clear = best_shift(sharpen(size), edges_known(valid, size), resize_rgb(rgb, size), reach)
         shift = (round(right * width / size[1]), round(down * height / size[0]))
         if shift == (0, 0):
             return 0, 0
@@ -47,9 +42,14 @@ def residual_shift(sharpen: Callable[[Size], Depth], valid: Mask, rgb: Rgb) -> t
     return shift if told and clear > CLEAR and max(abs(right), abs(down)) < REACH_PX + 0.5 else (0, 0)
 
 
-def smallest(rgb: Rgb) -> int:
-    """How many times smaller a picture is looked at for it to have no more than MOST_PIXELS."""
-    return max(1, math.ceil(math.sqrt(rgb.shape[-2] * rgb.shape[-1] / MOST_PIXELS)))
+def looks(rgb: Rgb, valid: Mask) -> list[tuple[int, Size]]:
+    """How far to search, in pixels of what size of the picture: at first half as far in half the size, unless that is
+    no more than twice as large as the low map, which gains nothing; no size has more than MOST_PIXELS."""
+    height, width = rgb.shape[-2:]
+    least = max(1, math.ceil(math.sqrt(height * width / MOST_PIXELS)))
+    first = height / valid.shape[-2] >= 4 * least
+    steps = ((REACH_PX // 2, 2 * least), (REACH_PX, least)) if first else ((REACH_PX, least),)
+    return [(reach, (height // smaller, width // smaller)) for reach, smaller in steps]
 
 
 def best_shift(sharp: Depth, known: Mask, rgb: Rgb, reach: int) -> tuple[float, float, float]:

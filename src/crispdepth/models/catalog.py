@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crispdepth.extras import late
+from crispdepth.graphs import SUFFIXES, Graph
 from crispdepth.models import classical, saved
 from crispdepth.models.crisp import Crisp
 from crispdepth.models.ctkt import Ctkt
@@ -41,7 +42,8 @@ class Entry:
 
 
 def load(name: str) -> Model:
-    """The model called ``name``, in evaluation mode: a row of CATALOG, a file (.safetensors), or ``hf:owner/name``.
+    """The model called ``name``, in evaluation mode: a row of CATALOG, a file (.safetensors, or one that
+    ``crispdepth export`` wrote), or ``hf:owner/name``.
 
     A + after any of these asks for the mean of eight views (SelfEnsemble): ``ctkt+``, ``mine.safetensors+``.
     Raises InputError offering the nearest name, and for a file that holds no model of ours.
@@ -53,6 +55,8 @@ def load(name: str) -> Model:
         return _saved(_late("hub", "fetched", name)).eval()
     if name.endswith(".safetensors"):
         return _saved(Path(name)).eval()
+    if name.endswith(SUFFIXES):
+        return Graph(Path(name)).eval()
     if Path(name).suffix in (".pth", ".pt", ".ckpt", ".bin"):
         raise InputError(f"{name} is no .safetensors file: `crispdepth convert` turns an authors' checkpoint into one")
     if name not in CATALOG and Path(name).is_file():
