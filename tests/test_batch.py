@@ -115,6 +115,14 @@ def test_intrinsics_of_another_size_are_rescaled_and_of_another_shape_refused(tm
         run(job, load("fgs"), Settings(unit="mm", intrinsics=str(tmp_path / "k.json")))
 
 
+def test_intrinsics_without_a_picture_are_those_of_the_depth_map(tmp_path: Path) -> None:
+    np.save(tmp_path / "d.npy", np.full((48, 64), 2, np.float32))
+    job = Job(tmp_path / "d.npy", tmp_path / "o.npy", points=tmp_path / "p.ply")
+    run(job, load("bicubic"), Settings(scale=4, intrinsics="50,50,31.5,23.5"))
+    x = read_ply(tmp_path / "p.ply")[0]["x"]
+    np.testing.assert_allclose([x.min(), x.max()], [-1.28, 1.28], atol=0.02)  # 2 m · 32 px / 50 px, half a pixel
+
+
 def test_without_intrinsics_the_assumed_field_of_view_is_said(tmp_path: Path) -> None:
     low, rgb = write_inputs(tmp_path)
     job = Job(low, tmp_path / "o.png", rgb, points=tmp_path / "p.ply")

@@ -312,6 +312,20 @@ def test_the_sensors_own_maps_are_reported_with_their_own_scale(tmp_path: Path) 
     assert result.heading.startswith("folder x4, 1 images, protocol park")
 
 
+def test_an_image_of_which_a_part_fails_counts_no_part(tmp_path: Path) -> None:
+    for part in ("rgb", "depth"):
+        (tmp_path / part).mkdir()
+    depth = np.random.default_rng(0).uniform(1, 2, (256, 512)).astype(np.float32)
+    for name, empty in (("a", 0), ("b", 256), ("c", 512)):
+        holed = depth.copy()
+        holed[:, empty : empty + 256] = 0
+        np.save(tmp_path / "depth" / f"{name}.npy", holed)
+        Image.new("RGB", (512, 256)).save(tmp_path / "rgb" / f"{name}.png")
+    result = evaluate(load("bicubic"), "folder", tmp_path, 8, "dada")
+    assert {image["name"].partition("+")[0] for image in result.images} == {"c"}
+    assert [line[:1] for line in result.failed] == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "cure"),
     [

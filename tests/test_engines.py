@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from test_cli import crispdepth, refused
 from test_crisp import shuffled
 
+from crispdepth import engines
 from crispdepth import export as exporting
 from crispdepth.bench import agreement, report, speed
 from crispdepth.bench.evaluation import evaluate
 from crispdepth.engines import Choice, Converted, Machine, OnDevice, Wanted, choose, opened, prepared
-from crispdepth.export import AGREE, export
+from crispdepth.export import AGREE, converted, export
 from crispdepth.exportable import Spectrum, irfft2, ratio, resized, rfft2
 from crispdepth.geometry import fill
 from crispdepth.graphs import Graph, core
@@ -37,7 +38,6 @@ for package in ("onnx", "onnxruntime", "openvino"):
     pytest.importorskip(package)
 
 AUTO = Wanted()
-BOTH = frozenset({"torch", "onnxruntime", "openvino"})
 
 
 @pytest.fixture(scope="module")
@@ -335,14 +335,13 @@ def picked(machine: Machine, wanted: Wanted = AUTO) -> tuple[str, str, str]:
 
 def test_the_engine_is_chosen_by_what_the_machine_has() -> None:
     assert picked(Machine()) == ("torch", "cpu", "float32")
-    assert picked(Machine(packages=BOTH)) == ("torch", "cpu", "float32")
-    assert picked(Machine(bf16=True, packages=BOTH)) == ("torch", "cpu", "bf16")
-    assert picked(Machine(cuda=1, bf16=True, packages=BOTH)) == ("torch", "cuda", "float16")
-    assert picked(Machine(mps=True, packages=BOTH)) == ("torch", "mps", "float32")
+    assert picked(Machine(bf16=True)) == ("torch", "cpu", "bf16")
+    assert picked(Machine(cuda=1, bf16=True)) == ("torch", "cuda", "float16")
+    assert picked(Machine(mps=True)) == ("torch", "mps", "float32")
     assert picked(Machine(cuda=1), wanted=Wanted(device="cpu")) == ("torch", "cpu", "float32")
     assert picked(Machine(cuda=1), wanted=Wanted("onnx")) == ("onnx", "cpu", "float32")
     assert picked(Machine(bf16=True), wanted=Wanted(precision="float32")) == ("torch", "cpu", "float32")
-    everything = Machine(cuda=1, bf16=True, packages=BOTH)
+    everything = Machine(cuda=1, bf16=True)
     assert choose(AUTO, load("fgs"), everything).device == "cpu"  # OpenCV knows no GPU
     assert choose(AUTO, small_ctkt(), everything).precision == "float16"
     assert choose(AUTO, small_symbiotic(), everything).precision == "float32"  # not measured
@@ -359,7 +358,6 @@ def test_what_the_machine_lacks_is_refused() -> None:
     for word in ("tpu", "cpu:7", "cuda:x"):
         with pytest.raises(InputError, match="unknown device"):
             Wanted(device=word)
-    assert Machine.here().packages >= BOTH
 
 
 def test_an_exported_file_is_a_model_of_its_name(files: Path, tmp_path: Path) -> None:
@@ -392,6 +390,21 @@ class Elsewhere(Model):
 def test_a_model_that_was_moved_by_hand_is_brought_what_it_needs() -> None:
     low, rgb = np.ones((8, 8), np.float32), np.zeros((32, 32, 3), np.uint8)
     assert (predict(Elsewhere(), low=low, rgb=rgb).depth == 1).all()
+
+
+def test_a_file_for_levels_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def noted(model: Model, path: Path, *parts: Any, **named: Any) -> str:
+        made.append(path.name)
+        return converted(model, path, *parts, **named)
+
+    monkeypatch.setattr(engines, "converted", noted)
+    model, _ = opened("ctkt", Wanted("onnx"))
+    levels = np.random.default_rng(0).integers(40, 200, (8, 8)).astype(np.float32)
+    for _ in range(2):
+        predict(model, low=levels, size=(32, 32), unit="disparity", levels=True, align="off")
+    assert len(made) == 1
 
 
 def test_an_engine_asked_for_gives_the_same_depth(files: Path) -> None:
@@ -541,24 +554,37 @@ def test_the_bundled_network_by_every_engine_there_is_and_what_is_missing_is_nam
 
 
 def test_a_compiled_model_says_the_same_and_a_failure_names_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[Any] = []
+    ran: list[str] = []
+    real = torch.compile
 
     def noted(call: Callable[..., Any], dynamic: bool) -> Callable[..., Any]:
+        traced = real(call, backend="eager", dynamic=dynamic)  # all but the C++, which takes a minute
+
         def run(*parts: Any, **named: Any) -> Any:
-            sizes.append(named["low"].shape)
-            return call(*parts, **named)
+            ran.append(call.__name__)
+            return traced(*parts, **named)
 
         assert not dynamic
         return run
 
+    def agrees(name: str, expected: list[str], **parts: Any) -> None:
+        ran.clear()
+        made, plain = (predict(model, **parts).depth for model in (opened(name, words, Machine())[0], load(name)))
+        np.testing.assert_allclose(made, plain, rtol=1e-4)
+        assert ran == expected
+
     monkeypatch.setattr(torch, "compile", noted)
-    plain, (model, choice) = load("ctkt"), opened("ctkt", Wanted(engine="compile"), Machine())
+    words = Wanted(engine="compile")
+    choice = opened("ctkt", words, Machine())[1]
     assert (choice.engine, choice.device, choice.precision) == ("compile", "cpu", "float32")
-    assert opened("ctkt", Wanted(engine="compile"), Machine(bf16=True))[1].precision == "bf16"
-    assert opened("bicubic", Wanted(engine="compile"), Machine())[1].engine == "torch"  # nothing to compile
-    parts: dict[str, Any] = {"low": np.random.default_rng(0).random((8, 8), np.float32) + 1, "size": (32, 32)}
-    np.testing.assert_array_equal(predict(model, **parts).depth, predict(plain, **parts).depth)
-    assert sizes
+    assert opened("ctkt", words, Machine(bf16=True))[1].precision == "bf16"
+    assert opened("bicubic", words, Machine())[1].engine == "torch"  # nothing to compile
+    dice = np.random.default_rng(0)
+    levels = dice.integers(40, 200, (8, 8)).astype(np.float32)
+    agrees("ctkt", ["forward"], low=dice.random((8, 8), np.float32) + 1, size=(32, 32))
+    agrees("ctkt", ["forward"], low=levels, size=(32, 32), unit="disparity", levels=True)
+    agrees("symbiotic-small", ["depth_and_classes"], rgb=np.zeros((32, 48, 3), np.uint8))
+    parts: dict[str, Any] = {"low": levels, "size": (32, 32)}
 
     def fails(call: Callable[..., Any], dynamic: bool) -> Callable[..., Any]:
         def run(*parts: Any, **named: Any) -> Any:

@@ -23,6 +23,9 @@ def test_as_many_workers_as_are_needed_and_no_more() -> None:
     count = workers_for(1e6, WORK, cluster, within_hours=10)
     assert hours(1e6, WORK, Cluster(count, 0.8, 30, 0.1)) <= 10
     assert hours(1e6, WORK, Cluster(count - 1, 0.8, 30, 0.1)) > 10
+    for too_short in (30 / 3600, 0.001):
+        with pytest.raises(ValueError, match="to start: ask for more"):
+            workers_for(1e6, WORK, cluster, within_hours=too_short)
 
 
 @pytest.mark.parametrize("kills", [0.0, 5.0])

@@ -246,6 +246,16 @@ def test_no_pixel_flies_on_a_plane_however_steep(slope: tuple[float, float], siz
     assert flying_pixels(depth, valid)[..., 7, 7].all()
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_pixels_of_a_ramp_at_the_border_fly_too(turns: int) -> None:
+    depth = torch.ones(1, 1, 12, 16)
+    depth[..., 0], depth[..., 1] = 5, 2.5
+    depth = depth.rot90(turns, (-2, -1))
+    flying = flying_pixels(depth, torch.ones_like(depth, dtype=torch.bool)).rot90(-turns, (-2, -1))
+    assert flying[..., 1].all()
+    assert flying.sum() == 12
+
+
 @pytest.mark.parametrize("ramp", [(1.5,), (1.33, 1.67)])
 def test_all_pixels_of_a_short_ramp_between_two_surfaces_fly(ramp: tuple[float, ...]) -> None:
     depth = torch.where(torch.arange(24) < 12, 1.0, 2.0).repeat(1, 1, 9, 1)

@@ -45,6 +45,7 @@ def test_arrays_tensors_and_files_give_the_same(tmp_path: Path, scene: Sample) -
         {"low": tensor, "rgb": rgb_tensor},
         {"low": low_mm[:, :, None], "rgb": rgb8 / np.float64(255)},
         {"low": low_mm.astype(np.int32), "rgb": rgb8.astype(np.uint16) * 257},
+        {"low": low_mm.astype(">u2"), "rgb": (rgb8.astype(np.uint16) * 257).astype(">u2")},
     ]
     for way in ways:
         np.testing.assert_allclose(cd.predict("fgs", **way, unit="mm").depth, expected, rtol=1e-5)

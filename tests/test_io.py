@@ -252,3 +252,14 @@ def test_hypersims_rays_are_told_and_whole_numbers_are_no_such_file(tmp_path: Pa
     assert "rays" in io.read_depth(tmp_path / "rays.hdf5").note
     with pytest.raises(InputError, match="whole numbers"):
         io.read_depth(tmp_path / "whole.hdf5")
+
+
+def test_a_mask_of_any_numbers_is_a_mask(tmp_path: Path) -> None:
+    depth = np.full((300, 4), 2.0, np.float32)
+    mask = np.full(depth.shape, 255, np.uint8)
+    mask[7] = 0
+    np.save(tmp_path / "d.npy", depth)
+    for read in (io.read_depth(tmp_path / "d.npy", valid=mask), io.decode_depth(depth, valid=mask)):
+        assert read.valid.dtype == bool
+        np.testing.assert_array_equal(read.valid, mask > 0)
+        np.testing.assert_array_equal(read.depth, np.where(mask > 0, 2, 0))

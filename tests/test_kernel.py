@@ -16,10 +16,11 @@ import crispdepth as cd
 from crispdepth.batch import Job, Settings, run, run_video
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import add_noise, downsample, punch_holes
+from crispdepth.geometry import enlarge
 from crispdepth.inference import Careful, careful
 from crispdepth.kernel import as_bicubic, averaged, share
 from crispdepth.models.catalog import load
-from crispdepth.shift import moved
+from crispdepth.shift import corner_shift, moved
 from crispdepth.types import InputError, Sample
 
 
@@ -123,6 +124,22 @@ def test_a_prediction_from_points_is_moved_and_says_so(tmp_path: Path) -> None:
             cd.predict("fgs", **told, kernel="points", align=align)
 
 
+@pytest.mark.parametrize("scale", [3, 4, 5, 7, 8, 11])
+def test_a_corner_is_half_a_low_pixel_away_or_half_a_pixel_more(scale: int) -> None:
+    dice, height, width = np.random.default_rng(0), 40 * scale, 48 * scale
+    depth = torch.full((1, 1, height, width), 2.0)
+    for _ in range(60):  # boxes that begin anywhere in a low pixel
+        top, left = dice.integers(height), dice.integers(width)
+        depth[..., top : top + 6 * scale, left : left + 6 * scale] = dice.uniform(1, 2)
+    exact = (scale - 1) / 2
+    for at, sign in ((0, -1), (scale - 1, 1)):
+        low = depth[..., at::scale, at::scale]
+        drawn, rgb = enlarge(low, (height, width)), depth.expand(-1, 3, -1, -1) - 1
+        right, down = corner_shift(drawn, torch.ones_like(low, dtype=torch.bool), rgb, 0.0)
+        assert right == down
+        assert abs(right - sign * exact) <= 0.5
+
+
 def test_a_film_of_single_pixels_is_moved_as_a_whole(tmp_path: Path) -> None:
     for name in ("low", "rgb", "out"):
         (tmp_path / name).mkdir()
@@ -140,6 +157,11 @@ def test_a_film_of_single_pixels_is_moved_as_a_whole(tmp_path: Path) -> None:
     said: list[str] = []
     assert not run_video(jobs, load("crisp-tiny"), Settings(), None, said.extend)
     assert sum("single pixels" in line and "2 px left and 2 px up" in line for line in said) == 3
+    for job in jobs:  # a displaced picture is not asked for its shift where single pixels are known
+        assert job.rgb is not None
+        picture = np.roll(np.asarray(Image.open(job.rgb)), 6, 1)
+        Image.fromarray(picture).save(job.rgb)
+    assert not run_video(jobs, load("crisp-tiny"), Settings(kernel="points"))
 
 
 def test_by_the_truth_itself_means_become_what_bicubic_gives() -> None:

@@ -4,8 +4,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from crispdepth.memory import keep_freed
+from crispdepth.memory import keep_freed, ran_short
 
 FAULTS = """
 import resource
@@ -37,3 +38,12 @@ def test_a_large_array_is_made_of_the_memory_of_the_last() -> None:
 def test_another_system_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not keep_freed()
+
+
+def test_too_little_memory_is_told_from_other_faults_that_name_it() -> None:
+    with pytest.raises(RuntimeError) as cpu:
+        torch.empty(2**60)
+    for short in (cpu.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")):
+        assert ran_short(short)
+    for other in ("CUDA error: an illegal memory access was encountered", "unsupported memory_format option"):
+        assert not ran_short(RuntimeError(other))

@@ -163,3 +163,23 @@ def test_open3ds_folders_pair_by_name_or_in_order(tmp_path: Path) -> None:
     assert found is not None
     assert [f.name for f in found.frames] == ["00001-0114"]
     assert "00000-0013" in found.lonely[0]
+
+
+def open3d_pairs(folder: Path, colours: list[str], depths: list[str]) -> list[tuple[str, str]]:
+    for kind, names, suffix in (("color", colours, "jpg"), ("depth", depths, "png")):
+        (folder / kind).mkdir(parents=True)
+        for name in names:
+            (folder / kind / f"{name}.{suffix}").write_bytes(png(DEPTH if kind == "depth" else picture(48, 64)))
+    (folder / "camera_intrinsic.json").write_text("{}")
+    found = recording(folder)
+    assert found is not None
+    return [(frame.rgb.stem, frame.low.stem) for frame in found.frames if frame.rgb is not None]
+
+
+def test_open3ds_frames_are_not_paired_one_off_nor_out_of_order(tmp_path: Path) -> None:
+    lost = open3d_pairs(tmp_path / "lost", ["000", "001", "002", "003"], ["001", "002", "003", "004"])
+    assert lost == [("001", "001"), ("002", "002"), ("003", "003")]
+    numbers = open3d_pairs(tmp_path / "numbers", ["00008", "00009", "00010"], ["8", "9", "10"])
+    assert numbers == [("00008", "8"), ("00009", "9"), ("00010", "10")]
+    times = [f"{i}-{33 * i}" for i in range(4)], [f"{i}-{34 * i}" for i in range(4)]
+    assert open3d_pairs(tmp_path / "times", *times) == list(zip(*times, strict=True))  # one name is the same

@@ -14,11 +14,12 @@ from test_cli import crispdepth, refused
 
 from crispdepth import batch, io, video
 from crispdepth.bench import flickering
+from crispdepth.data.folder import in_order
 from crispdepth.data.moving import shot, way_back
 from crispdepth.io import read_depth
 from crispdepth.models.catalog import load
 from crispdepth.types import InputError, Prediction
-from crispdepth.video import Steady, SteadyFilm, carried, film, in_order
+from crispdepth.video import Steady, SteadyFilm, carried, film
 
 SIZE = (96, 128)
 
@@ -208,8 +209,18 @@ def test_relative_maps_with_zeros_stay_finite() -> None:
 
 
 def test_frames_come_in_the_order_of_their_numbers() -> None:
-    names = ["f10.png", "f2.png", "f1.png", "g.png"]
-    assert [names[i] for i in in_order(names)] == ["f1.png", "f2.png", "f10.png", "g.png"]
+    names = ["f10.png", "f2.png", "f1.png", "g.png", "f1².png"]
+    assert [names[i] for i in in_order(names)] == ["f1.png", "f1².png", "f2.png", "f10.png", "g.png"]
+
+
+def test_a_film_to_measure_is_in_order_too(tmp_path: Path) -> None:
+    for folder in ("rgb", "depth"):
+        (tmp_path / folder).mkdir()
+    for i in (1, 2, 10):
+        np.save(tmp_path / "depth" / f"f{i}.npy", np.full((8, 8), float(i), np.float32))
+        Image.new("RGB", (8, 8)).save(tmp_path / "rgb" / f"f{i}.png")
+    film = flickering.filmed(str(tmp_path / "rgb"), str(tmp_path / "depth"), "m")
+    assert [float(frame.depth.max()) for frame in film.frames() if frame.depth is not None] == [1, 2, 10]
 
 
 def write_frames(folder: Path, count: int) -> tuple[Path, Path, Path]:

@@ -19,7 +19,7 @@ import torch
 from crispdepth import io
 from crispdepth.atomic import check_folder, make_folder
 from crispdepth.confidence import ends, scale_of, trusted
-from crispdepth.data.folder import FILES, by_stem, files_in, only, stem, stem_without_unit
+from crispdepth.data.folder import FILES, by_stem, files_in, in_order, only, stem, stem_without_unit
 from crispdepth.geometry import resize_rgb, riddled
 from crispdepth.inference import alignment, depth_shift, predict
 from crispdepth.intrinsics import read_extrinsics, read_intrinsics
@@ -30,7 +30,7 @@ from crispdepth.picture import Range
 from crispdepth.recordings import LINE, Frame, recording
 from crispdepth.reprojection import reproject, size_seen
 from crispdepth.types import InputError, Model, Prediction, Size
-from crispdepth.video import SteadyFilm, check_sides, film, film_frame, in_order
+from crispdepth.video import SteadyFilm, check_sides, film, film_frame
 
 SPAN_FRAMES, SPAN_VALUES = 50, 20_000  # frames looked at for the colours of a film, readings of each
 USUAL_M = (0.15, 300.0)  # medians beyond are mostly a wrong unit
@@ -134,7 +134,8 @@ def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
             )
         if result.twice:
             lines.append("holes    single readings are missing all over: the model ran twice, to fill them first")
-    rgb_size = result.depth.shape if rgb is None else rgb.shape[:2]
+    own = result.depth if low is None else low.depth  # the only camera that is known without a picture
+    rgb_size = own.shape if rgb is None else rgb.shape[:2]
     at_size = None if rgb is None else _at_size(rgb, result.depth.shape)
     return Work(read.job, settings, low, at_size, rgb_size, result), lines
 
@@ -435,7 +436,7 @@ def _alike(jobs: Sequence[Job], model: Model, settings: Settings) -> Settings:
     twice for them); by up to KERNEL_FRAMES of them: whether their readings are means, or single pixels."""
     shifts, noises, holes = [], [], []
     asked, align = settings.align, alignment(model, settings.align)
-    placed = settings.shift is None and align != "off"
+    placed = settings.shift is None and align != "off" and settings.kernel != "points"
     for job in _few(jobs, SHIFT_FRAMES):
         with suppress(InputError):  # said when its turn comes
             one = read(job, settings)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crispdepth.memory import keep_freed
+from crispdepth.memory import keep_freed, ran_short
 from crispdepth.types import InputError, Size
 
 if TYPE_CHECKING:
@@ -44,10 +44,8 @@ def main() -> None:
         _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)  # Ctrl-C: temporary files are gone already
-    except MemoryError:
-        _fail("not enough memory: ask for less with --size, or use a smaller picture", 2)
-    except RuntimeError as error:
-        if "memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not ran_short(error):
             raise
         _fail("not enough memory: ask for less with --size, or use a smaller picture", 2)
     except BrokenPipeError:

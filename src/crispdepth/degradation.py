@@ -101,11 +101,3 @@ def blur(x: torch.Tensor, sigma_px: float) -> torch.Tensor:
     kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, -1)
     x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="replicate"), kernel, groups=x.shape[1])
     return F.conv2d(F.pad(x, (0, 0, radius, radius), mode="replicate"), kernel.mT, groups=x.shape[1])
-
-
-def shift(x: torch.Tensor, dy: int, dx: int) -> torch.Tensor:
-    """(b, c, h, w) moved down by ``dy`` and right by ``dx`` pixels, borders continued: a picture out of place."""
-    height, width = x.shape[-2:]
-    rows = (torch.arange(height, device=x.device) - dy).clamp(0, height - 1)
-    columns = (torch.arange(width, device=x.device) - dx).clamp(0, width - 1)
-    return x[..., rows, :][..., columns]

@@ -24,6 +24,7 @@ from crispdepth.engines import Wanted, lines_of, opened
 from crispdepth.findings import Cancelled, Run, draw, on_page, one_line
 from crispdepth.intrinsics import read_intrinsics
 from crispdepth.job import Job, Settings, read_depth
+from crispdepth.memory import ran_short
 from crispdepth.models.catalog import CATALOG, default
 from crispdepth.outputs import kept_of, outputs_of
 from crispdepth.types import InputError, Model
@@ -141,9 +142,8 @@ class Desk:
             while len(self.done) > RUNS_KEPT:
                 self.done.pop(0).forget()
         except (MemoryError, RuntimeError) as error:
-            short = isinstance(error, MemoryError) or "memory" in str(error)
             cure = "not enough memory: ask for fewer times as large as the depth, or use a smaller picture"
-            raise InputError(cure if short else self.told(error, run)) from error
+            raise InputError(cure if ran_short(error) else self.told(error, run)) from error
         except Exception as error:
             if isinstance(error, Cancelled):
                 raise

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,11 @@ HALVED = ("Crisp", "Ctkt")  # classes for which 16 bits were measured; `auto` gi
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides: ``cuda``: how many GPUs torch can use; ``mps``: Apple's; ``bf16``: a CPU with AMX or AVX512-BF16;
-    ``packages``: which of ENGINES' packages are installed."""
+    """What decides. ``cuda``: so many GPUs that torch can use; ``mps``: Apple's; ``bf16``: AMX or AVX512-BF16."""
 
     cuda: int = 0
     mps: bool = False
     bf16: bool = False
-    packages: frozenset[str] = frozenset({"torch"})
 
     @classmethod
     def here(cls) -> Machine:
@@ -44,7 +41,6 @@ class Machine:
             cuda=torch.cuda.device_count() if torch.cuda.is_available() else 0,
             mps=torch.backends.mps.is_available(),
             bf16=any(able.get(word) for word in ("amx_bf16", "amx_tile", "avx512_bf16")),
-            packages=frozenset(name for name in ENGINES.values() if importlib.util.find_spec(name)),
         )
 
 
@@ -134,7 +130,7 @@ def _precision(device: str, name: str, machine: Machine) -> tuple[str, str]:
 def opened(name: str, wanted: Wanted = Wanted(), machine: Machine | None = None) -> tuple[Model, Choice]:
     """The model called ``name``, ready to run, and what it runs on.
 
-    Each engine's result is the same, to 1e-4 of the depth's range in float32 (checked when it is made).
+    What ONNX Runtime and OpenVINO say is checked when their files are made: as torch, to 1e-4 of the depth's range.
     """
     if Path(name).suffix in SUFFIXES:
         engine = "onnx" if name.endswith(".onnx") else "openvino"
@@ -152,7 +148,7 @@ def prepared(model: Model, choice: Choice) -> Model:
     if model.single is not model:
         return plus(prepared(model.single, choice))
     if choice.engine == "compile":
-        model = compiled(model)
+        model = Compiled(model)
     elif choice.engine != "torch":
         needed(ENGINES[choice.engine], choice.engine)
         return Converted(model, choice.engine)
@@ -161,15 +157,34 @@ def prepared(model: Model, choice: Choice) -> Model:
     return OnDevice(model, choice.device, PRECISIONS[choice.precision])
 
 
-def compiled(model: Model) -> Model:
-    """``model``, compiled by torch for each size when it first comes; its run raises InputError where that fails.
+class Compiled(Model):
+    """A model compiled by torch for each size when it first comes; its run raises InputError where that fails.
 
-    A size of its own is faster than any size, and all that compiles. It takes about a minute and a C++ compiler.
+    A size of its own is faster than any size, and all that compiles. It takes about a minute and a C++ compiler. Parts
+    of huge maps (``local``) run as they are: they would be compiled anew for each map.
     """
-    if hasattr(model, "estimate"):
-        vars(model)["estimate"] = _compiling(torch.compile(model.estimate, dynamic=False))  # type: ignore[arg-type]
-    vars(model)["forward"] = _compiling(torch.compile(model.forward, dynamic=False))
-    return model
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        vars(self).update(_told(model))
+        self.model = model
+        self._run = _compiling(torch.compile(model.forward, dynamic=False))
+        for name in ("estimate", "depth_and_classes"):
+            if hasattr(model, name):
+                vars(self)[name] = _compiling(torch.compile(getattr(model, name), dynamic=False))
+        if hasattr(model, "local"):
+            self.local = model.local
+
+    def forward(self, **parts: Any) -> Depth:
+        """As the model's own."""
+        depth: Depth = self._run(**parts)
+        return depth
+
+    @cached_property
+    def in_levels(self) -> Model | None:
+        """The model that is told of levels, compiled, too."""
+        told = self.model.in_levels
+        return None if told is None else Compiled(told)
 
 
 def _compiling(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -204,9 +219,9 @@ class Converted(Model):
         depth: Depth = self._graph(parts).forward(**parts)
         return depth
 
-    @property
+    @cached_property
     def in_levels(self) -> Model | None:
-        """The model that is told of levels, converted, too."""
+        """The model that is told of levels, converted, too; once, with its files."""
         told = self.model.in_levels
         return None if told is None else Converted(told, self.engine)
 
@@ -254,7 +269,7 @@ class OnDevice(Model):
         depth: Depth = self._run(self.model, **parts)
         return depth
 
-    @property
+    @cached_property
     def in_levels(self) -> Model | None:
         """The model that is told of levels, on the same device."""
         told = self.model.in_levels

@@ -15,6 +15,7 @@ from crispdepth.types import Depth, Mask, Rgb, Size
 EDGE_LEVELS, EDGE_SHARE = 4, 0.02  # the least that both sides of an edge differ by; share of the depth
 LEVELS_OF_RANGE = 32, 255  # a map of so many whole levels is one in levels; of fewer or more, hardly of 8 bits
 STEPPED = 0.55  # of what differs within 2 pixels, found within 1: 0.5 across a plane, 1 at a step
+LEAST_ON = 0.25  # of an inverse depth at the border: a surface that would go on to less ends there
 LEVELS = 12  # halvings of an exported graph's `fill`: low maps of up to 4096 pixels a side
 RIDDLED = 0.05  # of a low map: so many scattered holes are worth a second run
 KERNELS = ("bicubic", "bicubic-plain", "average", "nearest")
@@ -249,7 +250,7 @@ def flying_pixels(depth: Depth, valid: Mask, jump: float = 0.05) -> Mask:
         return torch.zeros_like(valid)
     inverse = _beyond(1 / torch.where(valid, depth, 1).clamp(min=1e-9))  # linear across a plane
     ratio = inverse.clamp(min=1e-9).log()
-    there = F.pad(valid.float(), (2,) * 4, mode="reflect") > 0.5
+    there = torch.minimum(*(F.pad(valid.float(), (2,) * 4, mode=mode) for mode in ("reflect", "replicate"))) > 0.5
     wide, close = (
         (high - low)[..., 2:-2, 2:-2] for low, high in (local_range(ratio, there, radius) for radius in (2, 1))
     )
@@ -257,10 +258,13 @@ def flying_pixels(depth: Depth, valid: Mask, jump: float = 0.05) -> Mask:
 
 
 def _beyond(x: torch.Tensor) -> torch.Tensor:
-    """``x`` (b, 1, h, w) with two pixels more on each side, going on as straight as before."""
+    """``x`` (b, 1, h, w) above 0 with two pixels more on each side, going on as straight as before; where that would
+    soon end at 0, as beside an edge, as at the border."""
     for axis in (-1, -2):
         n = x.shape[axis]
         first, last = x.narrow(axis, 0, 1), x.narrow(axis, n - 1, 1)
         before, after = (x.narrow(axis, at, 2).flip(axis) for at in (1, n - 3))
-        x = torch.cat([2 * first - before, x, 2 * last - after], axis)
+        ends = [(2 * end - inner, end) for end, inner in ((first, before), (last, after))]
+        front, back = (torch.where(on > LEAST_ON * end, on, end) for on, end in ends)
+        x = torch.cat([front, x, back], axis)
     return x

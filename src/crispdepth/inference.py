@@ -575,7 +575,7 @@ def _rgb_tensor(rgb: Array) -> Rgb:
         raise InputError(f"rgb has shape {array.shape}: it must be {wanted}")
     if not channels_first:
         array = array.transpose(2, 0, 1)
-    if array.dtype in (np.uint8, np.uint16):
+    if array.dtype.kind == "u" and array.dtype.itemsize <= 2:
         array = array / np.float32(np.iinfo(array.dtype).max)
     elif array.dtype.kind != "f":
         raise InputError(f"rgb holds {array.dtype} values: use uint8, uint16, or floats in 0..1")

@@ -100,6 +100,7 @@ def read_depth(
             raise InputError(f"is {kind or 'no known format'}{why}, not a depth file; give {known}")
         raw = _DEPTH_READERS[kind](file)
         if valid is not None:
+            valid = valid.astype(bool)
             if valid.shape != raw.values.shape:
                 raise InputError(f"valid is {valid.shape}, but the depth is {raw.values.shape}: they must match")
             raw = replace(raw, valid=valid if raw.valid is None else valid & raw.valid)
@@ -113,7 +114,7 @@ def decode_depth(
 
     ``valid`` (H, W) bool marks the readings; what stands elsewhere is not looked at. Raises InputError.
     """
-    raw = Raw(values, valid)
+    raw = Raw(values, None if valid is None else valid.astype(bool))
     return _in_metres(raw, _default_unit(raw) if unit is None else parse_unit(unit), nan_holes)
 
 

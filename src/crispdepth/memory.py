@@ -1,12 +1,14 @@
-"""keep_freed: memory that a tensor gave back is the next one's, not the system's."""
+"""keep_freed: memory that a tensor gave back is the next one's, not the system's; ran_short: if it was too little."""
 
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # names of glibc's <malloc.h>, mallopt(3)
 MOST = 2**31 - 1
+SHORT = re.compile(r"out of memory|DefaultCPUAllocator|Insufficient memory")  # CUDA's and MPS', the CPU's, OpenCV's
 USUAL = {MMAP_MAX: 65_536, MMAP_THRESHOLD: 2**25, TRIM_THRESHOLD: 2**26}  # where glibc's own rules soon end
 
 
@@ -25,3 +27,8 @@ def keep_freed(keep: bool = True) -> bool:
         return False
     wanted = {MMAP_MAX: 0, TRIM_THRESHOLD: MOST} if keep else USUAL
     return all(mallopt(name, value) for name, value in wanted.items())
+
+
+def ran_short(error: BaseException) -> bool:
+    """Whether ``error`` says that there was too little memory: torch has no class for all of these."""
+    return isinstance(error, MemoryError) or bool(SHORT.search(str(error)))

@@ -14,9 +14,16 @@ Metric = Callable[[Depth, Depth, Mask], torch.Tensor]
 
 def _mean(x: torch.Tensor, valid: Mask) -> torch.Tensor:
     """Mean over the valid pixels of each image, in float64; NaN where there are none. (b, 1, h, w) to (b,)."""
-    total = torch.where(valid, x, 0).double().sum(dim=(1, 2, 3))
+    x = _exact(x)
+    valid = valid.to(x.device)
+    total = torch.where(valid, x, 0).sum(dim=(1, 2, 3))
     count = valid.sum(dim=(1, 2, 3))
     return torch.where(count > 0, total / count.clamp(min=1), torch.nan)
+
+
+def _exact(x: torch.Tensor) -> torch.Tensor:
+    """In float64; on the CPU where the device has none (MPS)."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
 
 
 def rmse(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
@@ -26,7 +33,7 @@ def rmse(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
 
 def mse(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
     """Mean squared error, in the square of the maps' own unit."""
-    return _mean((prediction - target).double().square(), valid)
+    return _mean(_exact(prediction - target).square(), valid)
 
 
 def mad(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
@@ -53,7 +60,7 @@ def _positive(prediction: Depth, target: Depth, valid: Mask) -> tuple[Depth, Dep
 
 def _within(prediction: Depth, target: Depth, valid: Mask, factor: float) -> torch.Tensor:
     p, t, valid = _positive(prediction, target, valid)
-    return _mean((torch.maximum(p / t, t / p) < factor).double(), valid)
+    return _mean(torch.maximum(p / t, t / p) < factor, valid)
 
 
 def delta1(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
@@ -80,7 +87,7 @@ def log10(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
 def rmse_log(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
     """Root of the mean of (ln prediction - ln target)² over pixels whose target is above 0 (KITTI's tables)."""
     p, t, valid = _positive(prediction, target, valid)
-    return _mean((p.log() - t.log()).double().square(), valid).sqrt()
+    return _mean(_exact(p.log() - t.log()).square(), valid).sqrt()
 
 
 def edge_rmse(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
@@ -98,7 +105,7 @@ def flying(prediction: Depth, target: Depth, valid: Mask) -> torch.Tensor:
     near, far = local_range(target, valid, radius=3)
     low, high = near + 0.25 * (far - near), far - 0.25 * (far - near)
     between = (prediction > low) & (prediction < high) & ~((target > low) & (target < high))
-    return _mean(between.double(), edges)
+    return _mean(between, edges)
 
 
 def confusion(prediction: Classes, target: Classes, count: int) -> torch.Tensor:

@@ -46,13 +46,13 @@ def calmed(depth: Depth, valid: Mask, sigma: float) -> Depth:
     Non-local means (Buades, Coll and Morel, CVPR 2005; OpenCV's, on 16 bits of the range): each pixel becomes the mean
     of those around it, by how alike the patches around both are (settings: examples/tune_denoising.py).
     """
-    whole = fill(depth, valid)[0, 0].numpy()
+    whole = fill(depth, valid)[0, 0].cpu().numpy()
     bottom, span = float(whole.min()), float(np.ptp(whole))
     if not span:
         return depth
     steps = np.round((whole - bottom) * (65535 / span)).astype(np.uint16)
     calm = cv2.fastNlMeansDenoising(steps, [STRENGTH * sigma * 65535 / span], None, PATCH, SEARCH, cv2.NORM_L1)
-    made = torch.from_numpy(calm.astype(np.float32) * (span / 65535) + bottom)[None, None]
+    made = torch.from_numpy(calm.astype(np.float32) * (span / 65535) + bottom)[None, None].to(depth)
     return torch.where(valid, made, depth)
 
 

@@ -33,7 +33,7 @@ class Work:
     settings: Settings
     low: io.DepthFile | None
     rgb: np.ndarray | None  # (H, W, 3) float in 0..1, at the result's size
-    rgb_size: Size  # of the picture as it was read, which intrinsics are for
+    rgb_size: Size  # of the picture as it was read, else of the low map: intrinsics are for that
     result: Prediction
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crispdepth.atomic import shown
-from crispdepth.data.folder import files_in, list_lines
+from crispdepth.data.folder import files_in, in_order, list_lines
 from crispdepth.types import InputError
 
 SAME_MOMENT_MS = 2  # ARKitScenes rounds one moment to different milliseconds
@@ -76,17 +76,18 @@ def _tum(path: Path) -> Recording:
 
 
 def _open3d(root: Path) -> Recording | None:
-    """Pictures and depth in millimetres, paired by name, or in their order where both are as many (as Open3D does)."""
+    """Pictures and depth in millimetres, paired by name; in the order of the numbers in their names, as Open3D does,
+    where both are as many and most names differ: Redwood's hold the time, which is the same at the start alone."""
     camera = next((root / name for name in OPEN3D_CAMERAS if (root / name).is_file()), None)
     folder = next((root / name for name in OPEN3D_COLOURS if (root / name).is_dir()), None)
     if camera is None or folder is None or not (root / "depth").is_dir():
         return None
     rgbs, lows = files_in(folder), files_in(root / "depth")
     by_name = {path.stem: path for path in lows}
-    if len(rgbs) == len(lows) and not all(rgb.stem in by_name for rgb in rgbs):
+    pairs = [(rgb, by_name[rgb.stem]) for rgb in rgbs if rgb.stem in by_name]
+    if len(rgbs) == len(lows) and 2 * len(pairs) < len(rgbs):
+        rgbs, lows = ([files[i] for i in in_order([path.name for path in files])] for files in (rgbs, lows))
         pairs = list(zip(rgbs, lows, strict=True))
-    else:
-        pairs = [(rgb, by_name[rgb.stem]) for rgb in rgbs if rgb.stem in by_name]
     used = {path for pair in pairs for path in pair}
     lonely = [f"{path}: has no partner of that name" for path in (*rgbs, *lows) if path not in used]
     frames = [Frame(rgb.stem, low, rgb, intrinsics=camera) for rgb, low in pairs]

@@ -87,7 +87,7 @@ def corner_shift(sharp: Depth, valid: Mask, rgb: Rgb, clear: float = CORNER) -> 
     first, last = (_clear(_between(scores, *(sign * n for n in away)) - _between(scores, 0, 0)) for sign in (-1, 1))
     if max(first, last) <= clear:
         return 0, 0
-    down, right = (math.ceil(side / 2) - 1 if last > first else -round(side / 2) for side in low_px)
+    down, right = (math.ceil(side / 2) - 1 if last > first else -(int(side) // 2) for side in low_px)
     return right, down
 
 
@@ -100,7 +100,7 @@ def _between(scores: torch.Tensor, down: float, right: float) -> torch.Tensor:
 
 def _clear(gains: torch.Tensor) -> float:
     """The sum of all blocks' gains in standard errors: of the root of the sum of their squares."""
-    gains = gains.double()
+    gains = gains.cpu().double()
     error = float(gains.square().sum().sqrt())
     return float(gains.sum()) / error if error > 0 else 0.0
 
@@ -110,7 +110,7 @@ def _met(sharp: Depth, known: Mask, rgb: Rgb, margin: int) -> torch.Tensor:
     height, width = rgb.shape[-2:]
     side = 2 * margin + 1
     tall, wide = (-(-(n - 2 * margin) // BLOCKS) for n in (height, width))
-    scores = torch.zeros(BLOCKS * BLOCKS, side, side)
+    scores = sharp.new_zeros(BLOCKS * BLOCKS, side, side)
     for axis in (-1, -2):
         depth, colour = _depth_edges(sharp, known, axis), _slope(rgb, axis).amax(dim=1)[0]
         colour = colour / (colour + 2 * colour.mean() + 1e-6)  # a few strong edges must not decide alone
@@ -160,6 +160,6 @@ def moved(x: torch.Tensor, shift: tuple[int, int]) -> torch.Tensor:
     if shift == (0, 0):
         return x
     right, down = shift
-    rows = (torch.arange(x.shape[-2]) - down).clamp(0, x.shape[-2] - 1)
-    columns = (torch.arange(x.shape[-1]) - right).clamp(0, x.shape[-1] - 1)
-    return x[..., rows[:, None], columns]
+    rows = (torch.arange(x.shape[-2], device=x.device) - down).clamp(0, x.shape[-2] - 1)
+    columns = (torch.arange(x.shape[-1], device=x.device) - right).clamp(0, x.shape[-1] - 1)
+    return x[..., rows, :][..., columns]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -318,12 +317,3 @@ def film_frame(result: Prediction, kept: np.ndarray, rgb: np.ndarray | None, spa
     shrink = min(1.0, PANEL_PX / max(result.depth.shape))
     size = (max(1, round(depth.shape[1] * shrink)), max(1, round(depth.shape[0] * shrink)))
     return np.concatenate([cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in both], axis=1)
-
-
-def in_order(names: Sequence[str]) -> list[int]:
-    """Which name comes first, second …: numbers in them count as numbers, so 2 comes before 10."""
-
-    def key(name: str) -> list[tuple[int, int, str]]:
-        return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", name)]
-
-    return sorted(range(len(names)), key=lambda i: key(names[i]))

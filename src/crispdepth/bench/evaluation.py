@@ -98,15 +98,19 @@ def evaluate(
     seen: list[float] = []  # how much each image's low map is enlarged
     for done, (key, read) in enumerate(readers.items(), start=1):
         try:
-            for sample in row.prepare(read(), scale, set_name, map_unit):
-                out = _predicted(model, sample, map_unit, row.levels)
-                if sample.low is not None:
-                    seen.append(out.depth.shape[-1] / sample.low.shape[-1])
-                images.append(_measure(out, sample, row, set_name, map_unit))
-                if shared and out.classes is not None and sample.classes is not None:
-                    table += _shared_confusion(out, sample.classes, SETS[set_name].class_names, shared)
-        except InputError as error:
+            parts = [
+                (_predicted(model, sample, map_unit, row.levels), sample)
+                for sample in row.prepare(read(), scale, set_name, map_unit)
+            ]
+            images += [_measure(out, sample, row, set_name, map_unit) for out, sample in parts]
+        except InputError as error:  # of a part, too: half of an image would be another mean
             failed.append(f"{key}: {error}")
+            parts = []
+        for out, sample in parts:
+            if sample.low is not None:
+                seen.append(out.depth.shape[-1] / sample.low.shape[-1])
+            if shared and out.classes is not None and sample.classes is not None:
+                table += _shared_confusion(out, sample.classes, SETS[set_name].class_names, shared)
         if progress:
             progress(done, len(readers))
     if not images:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from crispdepth.data.folder import by_stem, files_in, read_pair
+from crispdepth.data.folder import by_stem, files_in, in_order, read_pair
 from crispdepth.data.moving import shot, way_back
 from crispdepth.degradation import add_noise, check_scale, downsample
 from crispdepth.inference import predict
@@ -64,7 +64,8 @@ def filmed(rgb: str, depth: str | None, unit: str) -> Film:
     if depth is None or not (Path(rgb).is_dir() and Path(depth).is_dir()):
         raise InputError("--rgb and --depth are the folders of a film's pictures and of its true depth: give both")
     pictures, truths = by_stem(files_in(Path(rgb))), by_stem(files_in(Path(depth)))
-    names = sorted(pictures.keys() & truths.keys())
+    both = [*(pictures.keys() & truths.keys())]
+    names = [both[i] for i in in_order(both)]
     if len(names) < 2:
         raise InputError(f"{rgb} and {depth}: fewer than two files pair by their stem: check both folders")
 

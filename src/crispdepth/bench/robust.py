@@ -17,7 +17,6 @@ from crispdepth.degradation import (
     downsample,
     punch_holes,
     quantise,
-    shift,
 )
 from crispdepth.inference import careful
 from crispdepth.metrics import rmse
@@ -62,7 +61,7 @@ class Fault:
         if self.holes:
             valid = punch_holes(valid, self.holes, generator)
         low = torch.where(valid, low, 0)
-        return replace(sample, rgb=shift(rgb, self.shift_px, self.shift_px), depth=depth, low=low, valid=valid)
+        return replace(sample, rgb=moved(rgb, (self.shift_px, self.shift_px)), depth=depth, low=low, valid=valid)
 
 
 FAULTS: dict[str, Fault] = {

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import check_scale, downsample
-from crispdepth.engines import Choice, Machine, Wanted, choose, compiled, prepared
+from crispdepth.engines import Choice, Compiled, Machine, Wanted, choose, prepared
 from crispdepth.export import AGREE, Sizes, converted, held_back_rmse
 from crispdepth.graphs import Graph
 from crispdepth.inference import predict, sharpened
@@ -219,7 +219,7 @@ def measure_engines(
 
 
 def _compiled(name: str) -> Model:
-    return compiled(load(name))
+    return Compiled(load(name))
 
 
 def processor() -> str:

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from crispdepth.data.textures import Dice
-from crispdepth.degradation import add_noise, bicubic_8bit, blur, punch_holes, quantise, shift
+from crispdepth.degradation import add_noise, bicubic_8bit, blur, punch_holes, quantise
 from crispdepth.geometry import LEVELS_OF_RANGE, grow, resize
+from crispdepth.shift import moved
 from crispdepth.types import Depth, InputError, Mask, Rgb, Sample, Size
 
 WHOLE_SCALES = (2, 3, 4, 4, 4, 4, 6, 8, 8, 8, 8, 8, 12, 16, 16, 16, 16, 24, 32)  # drawn evenly: 8 most often
@@ -287,6 +288,6 @@ def recoloured(dice: Dice, rgb: Rgb, sensors: Sensors) -> Rgb:
     if _one(dice, sensors.soft_rgb):
         rgb = blur(rgb, float(dice.between(0.5, 2.0, 1)))
     if _one(dice, min(1.0, 2 * sensors.misaligned)):
-        moved = shift(rgb, int(dice.below(7, 1)) - 3, int(dice.below(7, 1)) - 3)
-        rgb = torch.where(dice.chance(0.5, len(rgb), 1, 1, 1), moved, rgb)
+        down, right = (int(dice.below(7, 1)) - 3 for _ in range(2))
+        rgb = torch.where(dice.chance(0.5, len(rgb), 1, 1, 1), moved(rgb, (right, down)), rgb)
     return rgb.clamp(0, 1)

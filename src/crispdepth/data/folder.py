@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -84,6 +84,15 @@ def by_stem(paths: Iterable[Path], named: Callable[[Path], str] = stem) -> dict[
 def files_in(folder: Path) -> list[Path]:
     """The picture and depth files directly inside ``folder``, sorted."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in FILES and not p.name.startswith("."))
+
+
+def in_order(names: Sequence[str]) -> list[int]:
+    """Which name comes first, second …: numbers in them count as numbers, so 2 comes before 10."""
+
+    def key(name: str) -> list[tuple[int, int, str]]:
+        return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"([0-9]+)", name)]
+
+    return sorted(range(len(names)), key=lambda i: key(names[i]))
 
 
 def check_pair(rgb: Rgb, depth: Depth, rgb_path: Path, depth_path: Path) -> None:

@@ -60,9 +60,11 @@ def hours(items: float, work: Work, cluster: Cluster) -> float:
 
 
 def workers_for(items: float, work: Work, cluster: Cluster, within_hours: float) -> int:
-    """The fewest workers that are done in time; ``cluster.workers`` is not looked at."""
+    """The fewest workers that are done in time; ``cluster.workers`` is not looked at. Raises ValueError if none."""
     one = hours(items, work, Cluster(1, cluster.efficiency, cluster.start_s, cluster.kills_an_hour))
     start = cluster.start_s / HOUR_S
+    if within_hours <= start:
+        raise ValueError(f"a worker needs {start:.2g} h to start: ask for more than {within_hours:g} h")
     return math.ceil((one - start) / (within_hours - start) - 1e-9)
 
 

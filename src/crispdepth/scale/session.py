@@ -15,12 +15,12 @@ from operator import itemgetter
 from pathlib import Path
 
 import cv2
-import torch
 
 from crispdepth import batch
 from crispdepth.atomic import held_folder, shown, sweep
 from crispdepth.engines import Converted, Wanted, opened
 from crispdepth.job import Job, Settings
+from crispdepth.memory import ran_short
 from crispdepth.outputs import Output, outputs_of, write_all
 from crispdepth.scale.manifest import DONE, Row, write_part
 from crispdepth.scale.overlap import overlapped
@@ -38,7 +38,6 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 OF_THE_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # too long, or a file where a folder is
 DEVICE = re.compile(r"\b(cuda|cudnn|cublas|hip|mps|xpu)", re.IGNORECASE)  # what accelerators' errors name
 NOT_OURS = re.compile(r"(?<!\S)--(low|rgb|confidence)(?![\w-])")  # options of predict; here they are an item's files
-NO_MEMORY = re.compile(r"DefaultCPUAllocator|MPS backend out of memory")  # torch has no class for these two
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,8 @@ class Session:
         self.bulk = bulk
         self.store = Store(bulk.target)
         self.model, self.choice = opened(bulk.model, bulk.wanted)
-        self.network = self.model.single  # which an engine runs
+        single = self.model.single
+        self.network = (single.in_levels if bulk.settings.levels else None) or single  # which an engine runs
         self.plan = Plan(self.store.open(PLAN))
         self.settings = self._settled()
         self.asked_rightly = False  # once it is known that not every item fails
@@ -204,11 +204,11 @@ class Session:
         try:
             work, _ = batch.worked(at.read, self.model)
             outputs, _ = outputs_of(work)
-        except (InputError, MemoryError, cv2.error, torch.OutOfMemoryError) as error:
+        except (InputError, MemoryError, cv2.error) as error:
             return replace(at, read=None, reason=_line(error, {}))
         except RuntimeError as error:
             line = _line(error, {})
-            if NO_MEMORY.search(str(error)):
+            if ran_short(error):
                 return replace(at, read=None, reason=line)
             doubt = OSError(f"{at.item.name}: {line}: is the device well? see to it, or start it anew")
             if DEVICE.search(str(error)):
