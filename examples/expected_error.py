@@ -12,10 +12,11 @@ import sys
 
 import torch
 
+from crispdepth.careful import estimated
 from crispdepth.data.sets import find
 from crispdepth.degradation import downsample, punch_holes
 from crispdepth.geometry import resize
-from crispdepth.inference import estimated, predict
+from crispdepth.inference import predict
 from crispdepth.models.catalog import load
 from crispdepth.types import Sample
 

@@ -17,8 +17,8 @@ import torch
 
 from crispdepth import io
 from crispdepth.bench.report import write_between
+from crispdepth.careful import depth_shift
 from crispdepth.degradation import downsample
-from crispdepth.inference import depth_shift
 
 SCALES, SHIFTS, EDGE_PX = (4, 8, 16), ((3, -2), (-5, 4)), 16  # a multiple of every scale
 PAIRS = (

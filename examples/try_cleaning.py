@@ -18,10 +18,11 @@ import torch
 from crispdepth.bench.evaluation import protocol_named
 from crispdepth.bench.report import write_between
 from crispdepth.bench.robust import Fault
+from crispdepth.careful import careful
 from crispdepth.data.sets import TUNING_SEED, find, scene_samples
-from crispdepth.inference import careful
 from crispdepth.metrics import mad, rmse
 from crispdepth.models.catalog import load
+from crispdepth.options import Options
 
 MODELS = ("crisp", "crisp-tiny", "ctkt")
 HOLES, SCENES, SCALE = (0.1, 0.3, 0.6, 0.8), 6, 8
@@ -42,7 +43,7 @@ def holes(quick: bool) -> str:
                 assert sample.depth is not None
                 seen = Fault(holes=share).sensed(sample, SCALE, seed)
                 size = (sample.depth.shape[-2], sample.depth.shape[-1])
-                made = [careful(model, seen, size, once=once) for once in (True, False)]
+                made = [careful(model, seen, size, Options(once=once)) for once in (True, False)]
                 off += torch.tensor(
                     [float(rmse(x.depth, sample.depth, torch.ones_like(sample.depth) > 0)) for x in made]
                 )
@@ -65,7 +66,7 @@ def noise(folder: Path, quick: bool) -> str:
                     assert sample.depth is not None
                     assert sample.depth_valid is not None
                     size = (sample.depth.shape[-2], sample.depth.shape[-1])
-                    made = [careful(model, sample, size, denoise=denoise).depth for denoise in ("off", "auto")]
+                    made = [careful(model, sample, size, Options(denoise=denoise)).depth for denoise in ("off", "auto")]
                     off.append(torch.tensor([float(mad(x, sample.depth, sample.depth_valid)) for x in made]))
             before, after = torch.stack(off).mean(0).tolist()
             cells.append(f"{before:.2f}, {after:.2f}")

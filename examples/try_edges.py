@@ -18,11 +18,12 @@ import torch
 from try_align import real_pairs
 
 from crispdepth.bench.report import write_between
+from crispdepth.careful import careful
 from crispdepth.data.sets import TUNING_SEED, scene_samples
 from crispdepth.degradation import blur, crop_to_multiple, downsample
-from crispdepth.inference import careful
 from crispdepth.metrics import flying, rmse
 from crispdepth.models.catalog import load
+from crispdepth.options import Options
 from crispdepth.types import Model, Sample
 
 MODELS, SCALES, MOST, SOFT_PX, BORDER_PX = ("crisp", "ctkt"), (4, 8, 16), 6, 0.6, 6
@@ -61,7 +62,7 @@ def row(model: Model, samples: list[Sample], scale: int, unit: int) -> str:
         rgb, depth, valid = (crop_to_multiple(x, scale) for x in (sample.rgb, sample.depth, sample.depth_valid))
         low, seen = downsample(depth, valid, scale)
         low_map, size = Sample(rgb=rgb, low=low, valid=seen), (depth.shape[-2], depth.shape[-1])
-        both = [careful(model, low_map, size, hard_edges=hard).depth for hard in (False, True)]
+        both = [careful(model, low_map, size, Options(hard_edges=hard)).depth for hard in (False, True)]
         inner = torch.zeros_like(valid)
         inner[..., BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = True
         inner &= valid

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from crispdepth.bench.report import write_between
 from crispdepth.bench.robust import Fault
+from crispdepth.careful import careful
 from crispdepth.data.sets import scene_samples
-from crispdepth.inference import careful
 from crispdepth.metrics import rmse
 from crispdepth.models.catalog import load
+from crispdepth.options import Options
 from crispdepth.shift import moved
 from crispdepth.types import Model, Sample
 
@@ -30,7 +31,7 @@ def run(model: Model, sample: Sample, kernel: str) -> tuple[float, bool]:
     """RMSE, and whether the readings were taken for means."""
     assert sample.depth is not None
     assert sample.depth_valid is not None
-    made = careful(model, sample, (sample.depth.shape[-2], sample.depth.shape[-1]), kernel=kernel)
+    made = careful(model, sample, (sample.depth.shape[-2], sample.depth.shape[-1]), Options(kernel=kernel))
     return float(rmse(made.depth, sample.depth, sample.depth_valid)), made.averaged
 
 
@@ -58,7 +59,7 @@ def points_run(model: Model, sample: Sample, kernel: str) -> tuple[float, bool]:
     """RMSE, and whether the readings were taken for first or last pixels."""
     assert sample.depth is not None
     assert sample.depth_valid is not None
-    made = careful(model, sample, kernel=kernel)
+    made = careful(model, sample, options=Options(kernel=kernel))
     off = rmse(moved(made.depth, made.corner), sample.depth, sample.depth_valid)
     return float(off), made.corner != (0, 0)
 

@@ -21,10 +21,10 @@ import torch
 from crispdepth import detail
 from crispdepth.bench.evaluation import protocol_named
 from crispdepth.bench.report import write_between
+from crispdepth.careful import careful
 from crispdepth.data.sets import SETS, TUNING_SEED, find, scene_samples
 from crispdepth.data.textures import Dice
 from crispdepth.geometry import local_range
-from crispdepth.inference import careful
 from crispdepth.metrics import rmse
 from crispdepth.models.catalog import load
 from crispdepth.types import Depth, Mask, Model, Sample

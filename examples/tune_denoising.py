@@ -19,9 +19,9 @@ import torch
 
 from crispdepth import noise
 from crispdepth.bench.report import write_between
+from crispdepth.careful import sharpened
 from crispdepth.data.sets import TUNING_SEED, scene_samples
 from crispdepth.degradation import downsample
-from crispdepth.inference import sharpened
 from crispdepth.models.catalog import load
 from crispdepth.types import Sample
 

@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 from crispdepth import inference
+from crispdepth.careful import estimated
 from crispdepth.data.augmentation import EASY, Sensors, ragged, sensed
 from crispdepth.data.scenes import scenes
 from crispdepth.data.textures import Dice
 from crispdepth.degradation import downsample
 from crispdepth.engines import Choice, prepared
 from crispdepth.geometry import enlarge, fill, level_step
-from crispdepth.inference import estimated, predict
+from crispdepth.inference import predict
 from crispdepth.losses import root_square
 from crispdepth.models.catalog import load
 from crispdepth.models.classical import Bicubic

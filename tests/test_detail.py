@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from crispdepth.careful import careful
 from crispdepth.degradation import add_noise, downsample, quantise
 from crispdepth.detail import SHARE, put_back
 from crispdepth.geometry import enlarge, missing
-from crispdepth.inference import careful
 from crispdepth.models.catalog import load
+from crispdepth.options import Options
 from crispdepth.types import Sample
 
 SIZE, SCALE = (128, 160), 4
@@ -99,5 +100,6 @@ def test_views_see_what_the_first_run_lacked() -> None:
         again = model(low + missing(first, low, everywhere(low)), sample.valid, rgb)
     torch.testing.assert_close(careful(model, sample).depth, put_back(again, low, everywhere(low)))
     torch.testing.assert_close(
-        careful(model, sample, once=True).depth, put_back(model(low, sample.valid, rgb), low, everywhere(low))
+        careful(model, sample, options=Options(once=True)).depth,
+        put_back(model(low, sample.valid, rgb), low, everywhere(low)),
     )

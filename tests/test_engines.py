@@ -20,12 +20,13 @@ from crispdepth import engines
 from crispdepth import export as exporting
 from crispdepth.bench import agreement, report, speed
 from crispdepth.bench.evaluation import evaluate
+from crispdepth.careful import estimated
 from crispdepth.engines import Choice, Converted, Machine, OnDevice, Wanted, choose, opened, prepared
 from crispdepth.export import AGREE, converted, export
 from crispdepth.exportable import Spectrum, irfft2, ratio, resized, rfft2
 from crispdepth.geometry import fill
 from crispdepth.graphs import Graph, core
-from crispdepth.inference import estimated, predict
+from crispdepth.inference import predict
 from crispdepth.io import write_rgb
 from crispdepth.models import symbiotic
 from crispdepth.models.catalog import load, sharpeners

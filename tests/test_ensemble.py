@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from crispdepth.bench.evaluation import evaluate
+from crispdepth.careful import estimated, sharpened
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import downsample
 from crispdepth.engines import Machine, OnDevice, Wanted, opened
 from crispdepth.export import export
-from crispdepth.inference import estimated, sharpened
 from crispdepth.metrics import rmse
 from crispdepth.models.catalog import load
 from crispdepth.models.crisp import TINY_CONFIG, Crisp

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.plain import masked_average, pil_bicubic
 
-from crispdepth import inference
+from crispdepth import careful
 from crispdepth.geometry import (
     Camera,
     depth_edges,
@@ -170,9 +170,9 @@ def test_hardened_pixels_on_edges_move_to_the_nearer_side_in_any_unit() -> None:
 @pytest.mark.parametrize("rows", [1, 5, 64])
 def test_edges_are_hardened_by_rows_as_in_one_go(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     depth = torch.rand(1, 1, 23, 17, generator=torch.Generator().manual_seed(0)) * 4
-    monkeypatch.setattr(inference, "ROWS", rows)
+    monkeypatch.setattr(careful, "ROWS", rows)
     least, share = 0.1, 0.02
-    assert torch.equal(inference._hardened(depth, least, share), hardened(depth, least, share))
+    assert torch.equal(careful._hardened(depth, least, share), hardened(depth, least, share))
 
 
 def test_flying_pixels_are_those_between_two_surfaces() -> None:

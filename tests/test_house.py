@@ -48,6 +48,7 @@ FLOORS = (
         "models.pretrained",
         "models.naima_released",
         "hub",
+        "options",
     ),
     (
         "models.classical",
@@ -74,7 +75,8 @@ FLOORS = (
     ("data.nyu_eigen", "data.rgbdd", "data.tofdsr", "data.diml", "data.hypersim", "data.kitti"),
     ("data.lu", "data.scenes", "scale.manifest"),
     ("data.sample", "data.sets", "data.moving"),
-    ("inference", "training.recipes", "recordings"),
+    ("careful", "training.recipes", "recordings"),
+    ("inference",),
     ("export",),
     ("engines",),
     (

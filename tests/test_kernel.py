@@ -14,12 +14,13 @@ from PIL import Image
 
 import crispdepth as cd
 from crispdepth.batch import Job, Settings, run, run_video
+from crispdepth.careful import Careful, careful
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import add_noise, downsample, punch_holes
 from crispdepth.geometry import enlarge
-from crispdepth.inference import Careful, careful
 from crispdepth.kernel import as_bicubic, averaged, share
 from crispdepth.models.catalog import load
+from crispdepth.options import Options
 from crispdepth.shift import corner_shift, moved
 from crispdepth.types import InputError, Sample
 
@@ -49,7 +50,7 @@ def test_means_are_told_from_bicubic_maps_and_allowed_for(name: str, scale: floa
         assert not careful(model, usual, (160, 208)).averaged
         made = careful(model, means, (160, 208))
         told += made.averaged
-        before += error(careful(model, means, (160, 208), once=True), means)
+        before += error(careful(model, means, (160, 208), Options(once=True)), means)
         after += error(made, means)
     assert told >= 3
     assert after < 0.95 * before
@@ -72,11 +73,11 @@ def test_single_pixels_from_a_corner_are_told_and_the_depth_lies_on_them(at: int
         assert made.corner in ((0, 0), corner)
         assert made.shift == (0, 0)
         told += made.corner == corner
-        plain = careful(model, sample, kernel="bicubic")
+        plain = careful(model, sample, options=Options(kernel="bicubic"))
         assert plain.corner == (0, 0)
-        before += error(careful(model, sample, kernel="bicubic", align="off"), sample)
+        before += error(careful(model, sample, options=Options(kernel="bicubic", align="off")), sample)
         after += error(made._replace(depth=moved(made.depth, made.corner)), sample)
-        asked = careful(model, sample, kernel="points")
+        asked = careful(model, sample, options=Options(kernel="points"))
         assert asked.corner == corner
     assert told >= 3
     assert after < 0.85 * before
@@ -88,7 +89,10 @@ def test_other_readings_are_not_taken_for_corners() -> None:
         for kernel in ("bicubic", "average", "bicubic-plain"):
             assert careful(model, seen(seed, kernel)).corner == (0, 0)
         assert careful(model, points(seed, 4, 2)).corner == (0, 0)
-        assert careful(model, points(seed, 4, 0), align="off").corner == (0, 0)  # where asked not to look
+        assert careful(model, points(seed, 4, 0), options=Options(align="off")).corner == (
+            0,
+            0,
+        )  # where asked not to look
 
 
 def test_a_prediction_from_points_is_moved_and_says_so(tmp_path: Path) -> None:
@@ -194,7 +198,7 @@ def test_where_nothing_tells_readings_are_taken_for_bicubic_ones() -> None:
         usual = seen(52, "bicubic")
         assert usual.low is not None
         noisy = Sample(rgb=usual.rgb, low=add_noise(usual.low, 0.03 * span, generator), valid=usual.valid)
-        assert not careful(model, noisy, denoise=denoise).averaged
+        assert not careful(model, noisy, options=Options(denoise=denoise)).averaged
 
 
 def test_what_is_said_of_the_kernel_holds_and_filters_see_what_was_measured() -> None:

@@ -10,7 +10,7 @@ import torch
 from test_cli import crispdepth, refused, write_inputs
 
 import crispdepth as cd
-from crispdepth import batch, inference
+from crispdepth import batch, careful
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import downsample, punch_holes
 from crispdepth.engines import Wanted, opened
@@ -192,13 +192,13 @@ def test_scattered_holes_are_filled_by_a_first_run(room: Sample, name: str) -> N
 def test_a_hole_in_one_piece_and_a_filter_cost_no_second_run(room: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     low, rgb, _ = seen_by(room, 4, 0)
     runs: list[Sample] = []
-    one = inference.estimated
+    one = careful.estimated
 
     def counted(model: Model, sample: Sample, size: Size | None = None) -> tuple[Depth, Depth | None]:
         runs.append(sample)
         return one(model, sample, size)
 
-    monkeypatch.setattr(inference, "estimated", counted)
+    monkeypatch.setattr(careful, "estimated", counted)
     cd.predict("ctkt", low=low, rgb=rgb, valid=np.arange(low.shape[1]) > np.full((low.shape[0], 1), 20))
     assert len(runs) == 1
     scattered = np.random.default_rng(0).random(low.shape) < 0.7
@@ -244,7 +244,7 @@ def test_the_command_says_what_it_took_out(tmp_path: Path, room: Sample) -> None
     assert "was taken out of the depth first (--denoise off leaves it)" in done.stdout, done.stderr
     assert "noise" not in crispdepth(*words, "--denoise", "off").stdout
     (tmp_path / "o.png").unlink()
-    refused(crispdepth(*words, "--denoise", "no"), "unknown --denoise 'no'; did you mean on")
+    refused(crispdepth(*words, "--denoise", "no"), "unknown denoise 'no'; did you mean on")
     assert not (tmp_path / "o.png").exists()
     alone = ["predict", "--rgb", picture, "-o", tmp_path / "o.png", "--denoise", "on"]
     refused(crispdepth(*alone), "--denoise is about depth that was measured: add --low")

@@ -14,10 +14,10 @@ from PIL import Image
 import crispdepth as cd
 from crispdepth import shift as shifting
 from crispdepth.batch import Job, Settings, run
+from crispdepth.careful import depth_shift, sharpened
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import downsample
 from crispdepth.geometry import enlarge
-from crispdepth.inference import depth_shift, sharpened
 from crispdepth.models.catalog import load
 from crispdepth.shift import CLEAR, MOST_PIXELS, REACH_PX, best_shift, edges_known, moved, residual_shift
 from crispdepth.types import InputError, Sample

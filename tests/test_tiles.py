@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from crispdepth import inference, tiles
+from crispdepth import careful, inference, tiles
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import downsample, punch_holes
 from crispdepth.geometry import resize_rgb
@@ -18,7 +18,7 @@ from crispdepth.models.foundation import PromptDepthAnything
 from crispdepth.models.naima import Naima
 from crispdepth.models.symbiotic import Symbiotic
 from crispdepth.tiles import _spans, tileable, tiled
-from crispdepth.types import Depth, InputError, Mask, Model, Rgb, Size
+from crispdepth.types import Depth, InputError, Mask, Model, Rgb, Sample, Size
 
 TILED = ("crisp", "crisp-tiny", "ctkt", "crisp+", "ctkt+", "bicubic", "joint-bilateral", "guided", "fgs")
 FEW = 0.06  # of the pixels
@@ -47,7 +47,7 @@ def off(model: Model, low: Depth, valid: Mask, rgb: Rgb) -> tuple[torch.Tensor, 
         assert made is not None
         assert len(_spans(made[1], low.shape[-1], work.halo_low_px)) > 2
         whole, parts = work.run(work.low, colours, size), tiled(work, colours, size)
-        plain = inference.estimated(model, inference.Sample(rgb=rgb, low=low, valid=valid), size)[0]
+        plain = careful.estimated(model, Sample(rgb=rgb, low=low, valid=valid), size)[0]
     torch.testing.assert_close(whole[0], plain)
     span = float(low[valid].max() - low[valid].min())
     return tuple((a - b).abs() / span for a, b in zip(whole, parts, strict=True) if a is not None and b is not None)
@@ -81,14 +81,14 @@ def test_these_models_can_be_tiled_and_the_documentation_says_so() -> None:
 def test_predict_takes_tiles_for_large_results(monkeypatch: pytest.MonkeyPatch, strip: tuple[Depth, Mask, Rgb]) -> None:
     low, valid, rgb = strip
     plain = inference.predict("crisp", low=low, valid=valid, rgb=rgb)
-    monkeypatch.setattr(inference, "TILE_FROM", 1000)
+    monkeypatch.setattr(careful, "TILE_FROM", 1000)
     called = []
 
     def counted(*words: Any) -> Any:
         called.append(1)
         return tiled(*words)
 
-    monkeypatch.setattr(inference, "tiled", counted)
+    monkeypatch.setattr(careful, "tiled", counted)
     parts = inference.predict("crisp", low=low, valid=valid, rgb=rgb)
     assert called
     np.testing.assert_allclose(parts.depth, plain.depth, atol=1e-3 * float(plain.depth.max() - plain.depth.min()))

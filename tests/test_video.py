@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from test_cli import crispdepth, refused
 
-from crispdepth import batch, io, video
+from crispdepth import batch, inference, io, video
 from crispdepth.bench import flickering
 from crispdepth.data.folder import in_order
 from crispdepth.data.moving import shot, way_back
@@ -263,7 +263,7 @@ def test_a_film_is_moved_by_one_shift_where_its_frames_disagree(
     low_dir, rgb_dir, out = write_frames(tmp_path, 5)
     (low_dir / "4.png").write_bytes(b"")
     each = iter([(3, 4), (4, 3), (0, 0), (3, 3)])
-    monkeypatch.setattr(batch, "depth_shift", lambda *_: next(each))
+    monkeypatch.setattr(inference, "depth_shift", lambda *_: next(each))
     jobs, _ = batch.pair(batch.Job(low_dir, out, rgb_dir))
     said: list[str] = []
     failures = batch.run_video(jobs, load("bicubic"), batch.Settings(unit="mm", align="auto"), None, said.extend)
@@ -273,12 +273,12 @@ def test_a_film_is_moved_by_one_shift_where_its_frames_disagree(
     said.clear()
     batch.run_video(jobs, load("crisp-tiny"), batch.Settings(unit="mm"), None, said.extend)
     assert sum("the model saw the picture moved" in line and "whole film" in line for line in said) == 4
-    monkeypatch.setattr(batch, "depth_shift", lambda *_: (0, 0))  # and nothing is said where nothing is
+    monkeypatch.setattr(inference, "depth_shift", lambda *_: (0, 0))  # and nothing is said where nothing is
     said.clear()
     batch.run_video(jobs, load("crisp-tiny"), batch.Settings(unit="mm"), None, said.extend)
     assert not [line for line in said if line.startswith("align")]
     each = iter([(3, 4), (4, 3), (0, 0), (3, 3)])
-    monkeypatch.setattr(batch, "depth_shift", lambda *_: next(each))
+    monkeypatch.setattr(inference, "depth_shift", lambda *_: next(each))
     said.clear()  # what only looks, tells once, and moves nothing
     batch.run_video(jobs, load("crisp-tiny"), batch.Settings(unit="mm", align="look"), None, said.extend)
     told = [line for line in said if line.startswith("align")]

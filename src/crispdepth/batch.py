@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -18,13 +18,14 @@ import torch
 
 from crispdepth import io
 from crispdepth.atomic import check_folder, make_folder
+from crispdepth.careful import alignment
 from crispdepth.confidence import ends, scale_of, trusted
 from crispdepth.data.folder import FILES, by_stem, files_in, in_order, only, stem, stem_without_unit
-from crispdepth.geometry import resize_rgb, riddled
-from crispdepth.inference import alignment, depth_shift, predict
+from crispdepth.geometry import resize_rgb
+from crispdepth.inference import Words, alike, predict
 from crispdepth.intrinsics import read_extrinsics, read_intrinsics
 from crispdepth.job import Job, Settings, check, check_sized, intrinsics_of, read_depth
-from crispdepth.noise import noise_of, noisy
+from crispdepth.options import Options
 from crispdepth.outputs import Work, kept_of, outputs_of, write_all
 from crispdepth.picture import Range
 from crispdepth.recordings import LINE, Frame, recording
@@ -34,7 +35,6 @@ from crispdepth.video import SteadyFilm, check_sides, film, film_frame
 
 SPAN_FRAMES, SPAN_VALUES = 50, 20_000  # frames looked at for the colours of a film, readings of each
 USUAL_M = (0.15, 300.0)  # medians beyond are mostly a wrong unit
-SHIFT_FRAMES, KERNEL_FRAMES = 15, 3  # of a film, looked at for its shift, noise and holes, and for its kernel
 ONE_SHIFT = " (one shift for the whole film)"
 FAULTS = (InputError, OSError, MemoryError, RuntimeError, cv2.error)  # of one file, which do not stop the others
 
@@ -107,21 +107,7 @@ def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
         result, line = _from_rgb(rgb, read.job, model, settings)
         lines.append(line)
     else:
-        result = predict(
-            model,
-            low=low.depth,
-            rgb=rgb,
-            valid=low.valid,
-            unit=low.depth_unit,
-            size=_size(read),
-            align=settings.align,
-            shift=settings.shift,
-            denoise=settings.denoise,
-            kernel=settings.kernel,
-            once=settings.once,
-            levels=settings.levels,
-            hard_edges=settings.hard_edges,
-        )
+        result = predict(model, **_words(read, low), **Options.words(settings))
         if settings.align in ("guide", "auto") or result.shift_px != (0, 0):
             done = alignment(model, settings.align)
             lines.append(_align_line(result.shift_px, done) + ("" if settings.shift is None else ONE_SHIFT))
@@ -138,6 +124,11 @@ def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
     rgb_size = own.shape if rgb is None else rgb.shape[:2]
     at_size = None if rgb is None else _at_size(rgb, result.depth.shape)
     return Work(read.job, settings, low, at_size, rgb_size, result), lines
+
+
+def _words(read: Read, low: io.DepthFile) -> Words:
+    """What is read, in the words of ``predict``."""
+    return {"low": low.depth, "valid": low.valid, "unit": low.depth_unit, "rgb": read.rgb, "size": _size(read)}
 
 
 def _noise_lines(result: Prediction, denoise: str) -> list[str]:
@@ -431,40 +422,16 @@ def confidence_max(paths: Sequence[Path]) -> float | None:
 
 
 def _alike(jobs: Sequence[Job], model: Model, settings: Settings) -> Settings:
-    """What ``predict`` would decide of each frame of a film by itself, decided once, by up to SHIFT_FRAMES of them:
-    the median of their shifts, whether most are noisy, and whether most are full of scattered holes (else none is run
-    twice for them); by up to KERNEL_FRAMES of them: whether their readings are means, or single pixels."""
-    shifts, noises, holes = [], [], []
-    asked, align = settings.align, alignment(model, settings.align)
-    placed = settings.shift is None and align != "off" and settings.kernel != "points"
-    for job in _few(jobs, SHIFT_FRAMES):
-        with suppress(InputError):  # said when its turn comes
-            one = read(job, settings)
-            if one.low is None or not one.low.valid.any():
-                continue
-            depth, valid = (torch.from_numpy(x)[None, None] for x in (one.low.depth, one.low.valid))
-            noises.append(noisy(noise_of(depth, valid), depth, valid))
-            holes.append(riddled(valid))
-            if placed and one.rgb is not None:
-                rgb = _at_size(one.rgb, _size(one) or one.rgb.shape[:2]).transpose(2, 0, 1)
-                shifts.append(depth_shift(depth, valid, torch.from_numpy(np.ascontiguousarray(rgb))[None]))
-    if shifts:
-        right, down = np.rint(np.median(shifts, axis=0)).astype(int)
-        settings = replace(settings, shift=(int(right), int(down)), align=align)
-    if settings.denoise == "auto":
-        settings = replace(settings, denoise="on" if model.wants_clean and 2 * sum(noises) > len(noises) else "off")
-    if settings.kernel == "auto" and model.wants_clean and not settings.once:
-        means, points, plain = [], [], replace(settings, align=asked, shift=None)
-        for job in _few(jobs, KERNEL_FRAMES):
-            with suppress(*FAULTS):  # said when its turn comes
-                result = worked(read(job, plain), model)[0].result
-                means.append(result.averaged)
-                points.append(result.corner_px != (0, 0))
-        settings = replace(settings, kernel="average" if 2 * sum(means) > len(means) else "bicubic")
-        if 2 * sum(points) > len(points):
-            settings = replace(settings, kernel="points", align="off", shift=None)
-    filled = 2 * sum(holes) > len(holes) or settings.kernel == "average"
-    return replace(settings, once=settings.once or not filled)
+    """What would be decided of each frame of a film by itself, decided once (``inference.alike``)."""
+
+    def few(count: int) -> Iterator[Words]:
+        for job in _few(jobs, count):
+            with suppress(InputError):  # said when its turn comes
+                frame = read(job, settings)
+                if frame.low is not None:
+                    yield _words(frame, frame.low)
+
+    return alike(model, few, settings)
 
 
 def run_all(
@@ -516,12 +483,11 @@ def run_video(
         check_sides(settings.size)
     jobs = [jobs[i] for i in in_order([job.start.name for job in jobs])]
     settings, _ = settled(jobs, settings, video=True)
-    unasked = settings.align is None
     settings = _alike(jobs, model, settings)
     notes = []
-    if settings.align == "look" and settings.shift not in (None, (0, 0)):  # told once
-        notes.append(_align_line(settings.shift, settings.align) + ONE_SHIFT)
-    if settings.align == "look" or (unasked and settings.shift == (0, 0)):  # and no more looked at
+    if settings.align == "look":  # told once, and no more looked at
+        if settings.shift not in (None, (0, 0)):
+            notes.append(_align_line(settings.shift, settings.align) + ONE_SHIFT)
         settings = replace(settings, align="off", shift=None)
     if preview is None:
         return _frames(jobs, model, settings, progress, None, notes)

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from crispdepth.atomic import atomic, check_output
+from crispdepth.careful import estimated
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import check_scale, downsample
 from crispdepth.graphs import SUFFIXES, Graph, core, needed
-from crispdepth.inference import estimated
 from crispdepth.metrics import rmse
 from crispdepth.models.ensemble import SelfEnsemble
 from crispdepth.types import InputError, Model, Sample, Size

@@ -3,48 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from crispdepth.careful import alignment, careful, depth_shift, device_of
 from crispdepth.confidence import as_error, from_distance, from_error, trusted
-from crispdepth.detail import put_back
 from crispdepth.formats.raw import MAX_PIXELS
-from crispdepth.geometry import (
-    EDGE_LEVELS,
-    EDGE_SHARE,
-    LEVELS_OF_RANGE,
-    enlarge,
-    hardened,
-    level_step,
-    missing,
-    resize_rgb,
-    riddled,
-)
+from crispdepth.geometry import resize_rgb, riddled
 from crispdepth.intrinsics import MOST_FOCAL_PX
 from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
-from crispdepth.kernel import KERNEL, as_bicubic, as_taken, averaged, pointed
 from crispdepth.models.catalog import load
-from crispdepth.noise import DENOISE, calmed, noise_of, noisy
-from crispdepth.shift import ALIGN, CORNER, corner_shift, looks, moved, residual_shift
-from crispdepth.tiles import TILE_FROM, tileable, tiled
+from crispdepth.noise import noise_of, noisy
+from crispdepth.options import Options
+from crispdepth.shift import moved
+from crispdepth.tiles import TILE_FROM, tileable
 from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Rgb, Sample, Size
 
 TILED_BYTES_PER_PIXEL = 60  # of the result, in tiles: picture, result and what is made of them (bench-memory)
 TILE_BYTES = 1.2e9  # the largest tiles, and Python with its libraries
 ASPECT_TOLERANCE = 0.02
-ROWS = 256
 ONE_PLANE = 0.01  # of the depth: readings that differ by less
-LEFT = 0.15  # of the noise: about what is left of it in the result (examples/expected_error.py)
 
+
+SHIFT_FRAMES, KERNEL_FRAMES = 15, 3  # of a film, looked at for its shift, noise and holes, and for its kernel
 
 Array = np.ndarray | torch.Tensor | str | Path
+Words = dict[str, Any]  # of ``predict``: low, valid, unit, rgb, size
+Asked = TypeVar("Asked", bound=Options)
 
 
 def predict(
@@ -108,21 +100,16 @@ def predict(
     """
     if isinstance(model, str | Path):
         model = load(str(model))
+    pixels = None if shift is None else _two_pixels(shift)
+    options = Options(align, pixels, denoise, kernel, once, levels, hard_edges)
     if "low" not in model.inputs:
         if low is not None:
             raise InputError(
                 "this model looks at the picture alone: leave out --low (low=…), or choose another --model"
             )
-        of_low: dict[str, Any] = {
-            "valid": valid,
-            "unit": unit,
-            "confidence": confidence,
-            "min_confidence": min_confidence,
-        }
-        of_low |= {"confidence_max": confidence_max, "shift": shift, "align": None if align in (None, "off") else align}
-        of_low |= {"denoise": None if denoise == "auto" else denoise, "kernel": None if kernel == "auto" else kernel}
-        of_low |= {"nan_holes": nan_holes or None, "once": once or None}
-        of_low |= {"levels": levels or None, "hard_edges": hard_edges or None}
+        of_low: dict[str, Any] = {"valid": valid, "unit": unit, "confidence": confidence}
+        of_low |= {"min_confidence": min_confidence, "confidence_max": confidence_max, "nan_holes": nan_holes or None}
+        of_low |= dict.fromkeys(options.asked(), True)
         for name, given in of_low.items():
             if given is not None:
                 raise InputError(f"{name}=… is about measured depth: leave it out, or pass low too")
@@ -139,14 +126,7 @@ def predict(
         name = "min_confidence" if min_confidence is not None else "confidence_max"
         given = f"--{name.replace('_', '-')} ({name}=…)"
         raise InputError(f"{given} is for a sensor's own confidence: add --confidence (confidence=…)")
-    if once and kernel == "average":
-        raise InputError(
-            "kernel average turns the readings for a second run, which once forbids: leave one of them out"
-        )
-    if shift is not None:
-        shift = _two_pixels(shift)
-    if shift is not None and align not in ("guide", "auto"):
-        raise InputError("shift=… says by how much; align='guide' or 'auto' says what is moved: add it")
+    options.check(picture=rgb is not None)
     rgb_map = None if rgb is None else _rgb_tensor(rgb)
     if size is None:
         size = _output_size(model, rgb_map)
@@ -156,32 +136,60 @@ def predict(
     check_size_asked((low_map.shape[-2], low_map.shape[-1]), size)
     if "rgb" in model.inputs and rgb_map is None:
         raise InputError("this model needs the colour picture: pass --rgb (rgb=…), or use --model bicubic")
-    if kernel == "points" and rgb_map is None:
-        raise InputError("--kernel points finds in the colours which pixels were read: pass --rgb (rgb=…)")
-    if align not in (None, "off") and rgb_map is None:
-        raise InputError(f"--align {align} compares the depth with the colours: pass --rgb (rgb=…)")
     looks = alignment(model, align) != "off" or kernel == "points"
     if rgb_map is not None and ("rgb" in model.inputs or looks):
         rgb_map = resize_rgb(rgb_map, size)
     zero = low_map[mask].min() if hard_edges and unit == "relative" else 0.0  # its own says nothing: edges need one
     seen = Sample(rgb=rgb_map, low=torch.where(mask, low_map - zero, 0), valid=mask)
-    made = careful(
-        model,
-        seen,
-        size,
-        align=align,
-        shift=shift,
-        denoise=denoise,
-        kernel=kernel,
-        once=once,
-        levels=levels,
-        hard_edges=hard_edges,
-    )
+    made = careful(model, seen, size, options)
     result = _prediction(made.depth + zero, made.error, low_map, mask, unit)
     result = replace(result, noise=made.noise, averaged=made.averaged, twice=made.twice, shift_px=made.shift)
     if made.corner != (0, 0):
         return _moved(replace(result, corner_px=made.corner), made.corner)
     return _moved(result, made.shift) if align == "auto" else result
+
+
+def alike(model: Model, frames: Callable[[int], Iterable[Words]], options: Asked) -> Asked:
+    """``options`` with all decided once that ``predict`` would decide of each frame of a film by itself.
+
+    ``frames``: up to so many of them, spread over the film. By up to SHIFT_FRAMES: the median of their shifts, whether
+    most are noisy, and whether most are full of scattered holes (else none is run twice for them); by up to
+    KERNEL_FRAMES: whether their readings are means, or single pixels.
+    """
+    asked, align = options.align, alignment(model, options.align)
+    placed = options.shift is None and align != "off" and options.kernel != "points"
+    shifts, noises, holes = [], [], []
+    for words in frames(SHIFT_FRAMES):
+        low, valid = (torch.from_numpy(words[name])[None, None] for name in ("low", "valid"))
+        if not valid.any():
+            continue
+        noises.append(noisy(noise_of(low, valid), low, valid))
+        holes.append(riddled(valid))
+        if placed and words["rgb"] is not None:
+            rgb = _rgb_tensor(words["rgb"])
+            shifts.append(depth_shift(low, valid, resize_rgb(rgb, words["size"] or (rgb.shape[-2], rgb.shape[-1]))))
+    if shifts:
+        right, down = np.rint(np.median(shifts, axis=0)).astype(int)
+        none = asked is None and not right and not down  # and no more looked at
+        options = replace(options, shift=None if none else (int(right), int(down)), align="off" if none else align)
+    if options.denoise == "auto":
+        options = replace(options, denoise="on" if model.wants_clean and _most(noises) else "off")
+    if options.kernel == "auto" and model.wants_clean and not options.once:
+        means, points, plain = [], [], replace(options, align=asked, shift=None)
+        for words in frames(KERNEL_FRAMES):
+            with suppress(Exception):  # said when the frame's turn comes
+                made = predict(model, **words, **Options.words(plain))
+                means.append(made.averaged)
+                points.append(made.corner_px != (0, 0))
+        options = replace(options, kernel="average" if _most(means) else "bicubic")
+        if _most(points):
+            options = replace(options, kernel="points", align="off", shift=None)
+    filled = _most(holes) or options.kernel == "average"
+    return replace(options, once=options.once or not filled)
+
+
+def _most(told: list[bool]) -> bool:
+    return 2 * sum(told) > len(told)
 
 
 def _two_pixels(shift: Any) -> tuple[int, int]:
@@ -190,199 +198,6 @@ def _two_pixels(shift: Any) -> tuple[int, int]:
     if parts.shape != (2,) or parts.dtype.kind not in "iu":
         raise InputError(f"shift={shift} is not understood: two whole numbers of pixels, right and down")
     return int(parts[0]), int(parts[1])
-
-
-class Careful(NamedTuple):
-    """``depth`` and ``error`` as ``estimated`` gives them, the ``noise`` that was taken out of the low map first (its
-    standard deviation; 0: none), whether its readings were taken for means (``averaged``) and its scattered holes were
-    filled (``twice``) in a second run, and by how many pixels the depth must move right and down to fit the picture
-    (``shift``): by as many the picture was moved left and up before the model saw it, unless ``align`` was "look".
-    ``corner``: as many, where readings are single pixels, so that the map itself lies elsewhere than it seems."""
-
-    depth: Depth
-    error: Depth | None
-    noise: float
-    averaged: bool
-    twice: bool
-    shift: tuple[int, int]
-    corner: tuple[int, int] = (0, 0)
-
-
-def careful(
-    model: Model,
-    sample: Sample,
-    size: Size | None = None,
-    *,
-    align: str | None = None,
-    shift: tuple[int, int] | None = None,
-    denoise: str = "auto",
-    kernel: str = "auto",
-    once: bool = False,
-    levels: bool = False,
-    hard_edges: bool = False,
-) -> Careful:
-    """As ``estimated``, of one low map; the options as in ``predict``, but the depth stays where it is.
-
-    1. Noise is taken out of the low map (noise.py), and the picture is put in place (shift.py): onto single pixels if
-       that is what was read, by default not elsewhere if it may be.
-    2. A second run, where it is needed, sees scattered holes filled and means turned into what the model takes readings
-       for (kernel.py), both by the result of the first, taken down to the low map. A model that takes the mean of
-       several views is run on one first; the views then see a map that also has what the first run lacked of it.
-    3. Fine relief that the model left out is put back (detail.py), or levels that it drew are made whole; edges are
-       hardened if asked for, and those of levels.
-
-    The expected error is that of the first run if the second saw what was not measured, and grows by what is left of
-    the noise.
-    """
-    model = _told_of_levels(model, sample) if levels else model
-    sample, noise = denoised(model, sample, denoise)
-    sample, shift, corner = _placed(model, sample, align, shift, kernel, "off" if noise else denoise)
-    low, valid = sample.low, sample.valid
-    if once or low is None or valid is None:
-        depth, error = estimated(model, sample, size)
-        depth = _finished(model, depth, sample, noise, levels, hard_edges)
-        return Careful(depth, _with_noise(error, noise), noise, False, False, shift, corner)
-    first = model.single if model.wants_clean else model
-    depth, error = estimated(first, sample, size)
-    holes, means = model.wants_clean and riddled(valid), _means(model, kernel, depth, low, valid, noise)
-    seen, everywhere = low, valid
-    if means:
-        seen = as_bicubic(depth, low)
-    elif first is not model and not noise and not levels and as_taken(depth, low, valid):
-        seen = low + missing(depth, low, valid)
-    if holes:
-        everywhere = torch.ones_like(valid)
-        filled = enlarge(depth, (low.shape[-2], low.shape[-1]))
-        seen = torch.where(valid, seen, filled.round() if levels else filled)
-    if holes or means or first is not model:
-        again = replace(sample, low=torch.where(everywhere, seen, 0), valid=everywhere)
-        depth, expected = estimated(model, again, size)
-        error = error if holes or means else expected
-    depth = _finished(model, depth, sample, noise, levels, hard_edges)
-    return Careful(depth, _with_noise(error, noise), noise, means, holes, shift, corner)
-
-
-def _told_of_levels(model: Model, sample: Sample) -> Model:
-    """``model``, told of levels. Raises InputError if it has learnt none, or the map is in none."""
-    told = model.in_levels
-    if told is None:
-        raise InputError("this model draws no levels: take --model ctkt, or leave --levels (levels=…) out")
-    if sample.low is None or sample.valid is None or not level_step(sample.low, sample.valid).any():
-        least, most = LEVELS_OF_RANGE
-        raise InputError(
-            f"--levels (levels=…) is for whole numbers, {least} to {most} from least to most, as 8-bit disparity has "
-            "them: leave it out"
-        )
-    return told
-
-
-def _finished(model: Model, depth: Depth, sample: Sample, noise: float, levels: bool, hard_edges: bool) -> Depth:
-    """``depth`` with the fine relief that ``model`` left out and, if asked for, hard edges; or in whole ``levels``, its
-    edges hard: the median of what can only be whole, which the least absolute error asks for, is whole."""
-    if levels:
-        return _hardened(depth, EDGE_LEVELS, 0.0).round()
-    if not noise and model.leaves_relief and sample.low is not None and sample.valid is not None:
-        depth = put_back(depth, sample.low, sample.valid)
-    return _hardened(depth, EDGE_SHARE * float(depth.abs().max()) / 4, EDGE_SHARE) if hard_edges else depth
-
-
-def _hardened(depth: Depth, least: float, share: float) -> Depth:
-    """``hardened``, ROWS at a time: maps may be huge."""
-    tops = range(0, depth.shape[-2], ROWS)
-    strips = (hardened(depth[..., max(0, top - 1) : top + ROWS + 1, :], least, share) for top in tops)
-    return torch.cat([x[..., min(top, 1) :, :][..., :ROWS, :] for top, x in zip(tops, strips, strict=True)], -2)
-
-
-def _with_noise(error: Depth | None, noise: float) -> Depth | None:
-    """The expected error and what is left of noise that the model has not seen."""
-    return torch.hypot(error, torch.tensor(LEFT * noise)) if error is not None and noise else error
-
-
-def _means(model: Model, kernel: str, depth: Depth, low: Depth, valid: Mask, noise: float) -> bool:
-    """Whether the model shall see ``low`` turned by ``as_bicubic``."""
-    if kernel != "auto" or not model.wants_clean:
-        return kernel == "average"
-    return not noise and averaged(depth, low, valid) and not noisy(noise_of(low, valid), low, valid)
-
-
-def denoised(model: Model, sample: Sample, denoise: str = "auto") -> tuple[Sample, float]:
-    """``sample``, of one low map, without the noise that ``model`` shall not see, and that noise's standard deviation.
-
-    ``denoise`` as in ``predict``. 0: nothing was changed, also where so few readings lie side by side that nothing
-    tells how much noise there is. Raises InputError for another word.
-    """
-    if denoise not in DENOISE:
-        raise InputError.unknown("denoise", denoise, DENOISE)
-    low, valid = sample.low, sample.valid
-    if low is None or valid is None or denoise == "off" or (denoise == "auto" and not model.wants_clean):
-        return sample, 0.0
-    noise = noise_of(low, valid)
-    if not noise or (denoise == "auto" and not noisy(noise, low, valid)):
-        return sample, 0.0
-    return replace(sample, low=calmed(low, valid, noise)), noise
-
-
-def _placed(
-    model: Model, sample: Sample, align: str | None, shift: tuple[int, int] | None, kernel: str, denoise: str
-) -> tuple[Sample, tuple[int, int], tuple[int, int]]:
-    """``sample`` with its picture where the depth is, and by how much the depth would have to move to fit it instead:
-    as asked for by ``align``, and since its readings are single pixels (``Careful.corner``).
-
-    By whole pixels, so that nothing is blurred. Raises InputError for words not in ALIGN and KERNEL, and for two that
-    would both move.
-    """
-    low, valid, rgb = sample.low, sample.valid, sample.rgb
-    wanted = alignment(model, align)
-    if kernel not in KERNEL:
-        raise InputError.unknown("kernel", kernel, KERNEL)
-    known = kernel == "points"
-    if known and align not in (None, "off"):
-        raise InputError(f"kernel points tells where the depth lies, as align {align} does: leave one of them out")
-    if (wanted == "off" and not known) or low is None or valid is None or rgb is None:
-        return sample, (0, 0), (0, 0)
-    draw = _drawing(low, valid, denoise)
-    if known or (kernel == "auto" and align is None and _pointed(draw, low, valid, rgb)):
-        _, size = looks(rgb, valid)[-1]
-        corner = corner_shift(draw(size), valid, rgb, 0.0 if known else CORNER)
-        return replace(sample, rgb=moved(rgb, (-corner[0], -corner[1]))), (0, 0), corner
-    if shift is None:
-        shift = residual_shift(draw, valid, rgb)
-    seen = sample if wanted == "look" else replace(sample, rgb=moved(rgb, (-shift[0], -shift[1])))
-    return seen, shift, (0, 0)
-
-
-def _pointed(draw: Callable[[Size], Depth], low: Depth, valid: Mask, rgb: Rgb) -> bool:
-    """Whether the readings may be single pixels (``kernel.pointed``), and are not noisy."""
-    _, size = looks(rgb, valid)[0]
-    return pointed(draw(size), low, valid) and not noisy(noise_of(low, valid), low, valid)
-
-
-def alignment(model: Model, align: str | None) -> str:
-    """What is done about a picture out of place: ``align``, or by default "guide" for our guided networks and "off" for
-    others. Raises InputError for a word not in ALIGN."""
-    if align is None:
-        return "guide" if model.wants_clean and "rgb" in model.inputs else "off"
-    if align not in ALIGN:
-        raise InputError.unknown("align", align, ALIGN)
-    return align
-
-
-def depth_shift(low: Depth, valid: Mask, rgb: Rgb, denoise: str = "auto") -> tuple[int, int]:
-    """By how many pixels of ``rgb`` the depth must move right and down to fit it; (0, 0) unless that is clear.
-
-    The depth's edges are those that ``ctkt`` sees, which knows no picture (``shift.residual_shift``).
-    """
-    return residual_shift(_drawing(low, valid, denoise), valid, rgb)
-
-
-def _drawing(low: Depth, valid: Mask, denoise: str) -> Callable[[Size], Depth]:
-    """The depth at any size, drawn by ``ctkt``, once each."""
-    return cache(lambda size: careful(_ctkt(), Sample(low=low, valid=valid), size, denoise=denoise).depth)
-
-
-@cache
-def _ctkt() -> Model:
-    return load("ctkt")
 
 
 def _moved(result: Prediction, shift: tuple[int, int]) -> Prediction:
@@ -438,7 +253,7 @@ def _from_rgb(model: Model, rgb: Array | None, size: Size | None, focal_px: floa
         raise InputError(f"focal_px={focal_px:g} is out of range: it is in pixels of the picture, above 0")
     both: Any = getattr(model, "depth_and_classes", None)
     with torch.inference_mode():
-        picture = picture.to(_device(model))
+        picture = picture.to(device_of(model))
         depth, classes = (model(rgb=picture), None) if both is None else both(rgb=picture)
         if focal_px is not None:
             depth = model.for_focal(depth, focal_px * size[1] / whole.shape[-1])  # type: ignore[operator]
@@ -447,51 +262,6 @@ def _from_rgb(model: Model, rgb: Array | None, size: Size | None, focal_px: floa
         return made
     names: Any = model.class_names
     return replace(made, classes=classes[0, 0].cpu().numpy(), class_names=names)
-
-
-def sharpened(model: Model, sample: Sample, size: Size | None = None) -> Depth:
-    """Tensors in, tensor out: ``model`` on the parts of ``sample`` that it asks for, without gradients.
-
-    ``size`` (H, W) is for models without RGB; None means the size of the sample's ``rgb``.
-    """
-    return estimated(model, sample, size)[0]
-
-
-def estimated(model: Model, sample: Sample, size: Size | None = None) -> tuple[Depth, Depth | None]:
-    """As ``sharpened``, and the error the model expects, (b, 1, H, W) too; None where it does not estimate it."""
-    there = _device(model)
-    inputs: dict[str, Any] = {name: getattr(sample, name).to(there) for name in model.inputs}
-    if "low" in inputs and sample.valid is not None:
-        inputs["valid"] = sample.valid.to(there)
-    rgb: Rgb | None = inputs.get("rgb")
-    if rgb is None:
-        if size is None:
-            assert sample.rgb is not None
-            size = (sample.rgb.shape[-2], sample.rgb.shape[-1])
-        inputs["size"] = size
-    estimate = getattr(model, "estimate", None)
-    with torch.inference_mode():
-        local: Any = getattr(model, "local", None)
-        whole = size if rgb is None else (rgb.shape[-2], rgb.shape[-1])
-        if local is not None and whole is not None and _by_tiles(sample, whole):
-            depth, error = tiled(local(inputs["low"], inputs["valid"], rgb), rgb, whole)
-        else:
-            depth, error = (model(**inputs), None) if estimate is None else estimate(**inputs)
-    back = next(x for x in (sample.low, sample.rgb) if x is not None).device
-    return depth.to(back), None if error is None else error.to(back)
-
-
-def _device(model: Model) -> torch.device:
-    """Where ``model`` was moved to; the CPU for one without weights."""
-    return next((part.device for part in model.parameters()), torch.device("cpu"))
-
-
-def _by_tiles(sample: Sample, size: Size) -> bool:
-    """Whether a result of ``size`` is so large that it is made in tiles, and can be."""
-    if sample.low is None or len(sample.low) > 1:
-        return False
-    low = (sample.low.shape[-2], sample.low.shape[-1])
-    return size[0] * size[1] >= TILE_FROM and tileable(low, size) is not None
 
 
 def _low_tensors(

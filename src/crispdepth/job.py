@@ -10,11 +10,9 @@ from crispdepth import io
 from crispdepth.atomic import check_output
 from crispdepth.degradation import LARGEST_SCALE
 from crispdepth.intrinsics import MOST_FOCAL_PX, Intrinsics, read_intrinsics, read_stereo
-from crispdepth.kernel import KERNEL
 from crispdepth.mesh import MESH_SUFFIXES
-from crispdepth.noise import DENOISE
+from crispdepth.options import Options
 from crispdepth.picture import Range
-from crispdepth.shift import ALIGN
 from crispdepth.types import InputError, Size
 
 DEFAULT_FOV_DEG = 60.0  # across the longer side, when no intrinsics are given
@@ -72,13 +70,13 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What is the same for every job.
+class Settings(Options):
+    """What is the same for every job: the options of ``predict``, and the rest.
 
-    ``size`` is (height, width); ``intrinsics`` as ``read_intrinsics``; ``min_confidence``, ``confidence_max``,
-    ``align``, ``shift``, ``denoise``, ``kernel``, ``once``, ``levels`` and ``hard_edges`` as in ``predict``;
-    ``max_hole_px``: holes wider than this stay holes, ``keep_holes``: all of them. ``depth_intrinsics``: of the camera
-    that took the depth; ``extrinsics`` (as ``read_extrinsics``; None: the same place) lead to that of ``intrinsics``.
+    ``size`` is (height, width); ``intrinsics`` as ``read_intrinsics``; ``min_confidence``, ``confidence_max`` as in
+    ``predict``; ``max_hole_px``: holes wider than this stay holes, ``keep_holes``: all of them. ``depth_intrinsics``:
+    of the camera that took the depth; ``extrinsics`` (as ``read_extrinsics``; None: the same place) lead to that of
+    ``intrinsics``.
     ``calib``: a Middlebury calib.txt, which turns disparity into metres. ``focal_px``: in pixels of the picture, for
     depth from it alone; the focal length of ``intrinsics`` serves too. ``span``: the colours of pictures, where they
     shall be the same in all.
@@ -97,13 +95,6 @@ class Settings:
     max_hole_px: int | None = None
     depth_intrinsics: str | None = None
     extrinsics: str | None = None
-    align: str | None = None
-    shift: tuple[int, int] | None = None
-    denoise: str = "auto"
-    kernel: str = "auto"
-    once: bool = False
-    levels: bool = False
-    hard_edges: bool = False
     calib: str | None = None
     focal_px: float | None = None
     span: Range | None = None
@@ -113,7 +104,9 @@ def check(job: Job, settings: Settings) -> None:
     """Raise InputError for what can be known before any work: outputs, options that contradict."""
     if job.start is not job.low:
         _check_alone(job, settings)
-    elif settings.focal_px is not None:
+    else:
+        settings.check(picture=job.rgb is not None)
+    if job.low is not None and settings.focal_px is not None:
         raise InputError("--focal is for depth from a picture alone: leave it out, --low has the scale")
     twice = job.low is not None and job.rgb is not None and os.path.realpath(job.low) == os.path.realpath(job.rgb)
     if twice and not io.holds_both(job.start):
@@ -132,8 +125,6 @@ def check(job: Job, settings: Settings) -> None:
         raise InputError("--fov is for points and meshes without --intrinsics: add --points cloud.ply, or leave it out")
     if settings.focal_px is not None and settings.intrinsics is not None:
         raise InputError("--focal and --intrinsics both say how long the focal length is: give one of them")
-    if settings.once and settings.kernel == "average":
-        raise InputError("--kernel average turns the readings for a second run, which --once forbids: give one of them")
     if settings.depth_intrinsics is None and settings.extrinsics is not None:
         raise InputError("--extrinsics lead from the depth's camera to the picture's: add --depth-intrinsics")
     known = settings.intrinsics or job.intrinsics
@@ -150,19 +141,6 @@ def check(job: Job, settings: Settings) -> None:
         raise InputError("--max-hole-px must be at least 1: --keep-holes leaves every hole")
     if settings.max_hole_px is not None and settings.keep_holes:
         raise InputError("--keep-holes leaves every hole, --max-hole-px only the wide ones: give one of them")
-    if settings.align is not None and settings.align not in ALIGN:
-        raise InputError.unknown("--align", settings.align, ALIGN)
-    if settings.align not in (None, "off") and job.rgb is None:
-        raise InputError(f"--align {settings.align} compares the depth with the colours: pass --rgb")
-    if settings.denoise not in DENOISE:
-        raise InputError.unknown("--denoise", settings.denoise, DENOISE)
-    if settings.kernel not in KERNEL:
-        raise InputError.unknown("--kernel", settings.kernel, KERNEL)
-    if settings.kernel == "points" and job.rgb is None:
-        raise InputError("--kernel points finds in the colours which pixels were read: pass --rgb")
-    if settings.kernel == "points" and settings.align not in (None, "off"):
-        both = f"--kernel points tells where the depth lies, as --align {settings.align} does"
-        raise InputError(f"{both}: leave one of them out")
     if settings.calib is not None and settings.unit not in (None, "disparity"):
         raise InputError(f"--calib is for disparity, not for {settings.unit}: leave one of them out")
 
@@ -182,12 +160,7 @@ def _check_alone(job: Job, settings: Settings) -> None:
     of_low = {
         "--confidence": job.confidence,
         "--out-confidence": job.out_confidence,
-        "--align": None if settings.align in (None, "off") else settings.align,
-        "--denoise": None if settings.denoise == "auto" else settings.denoise,
-        "--kernel": None if settings.kernel == "auto" else settings.kernel,
-        "--once": settings.once or None,
-        "--levels": settings.levels or None,
-        "--hard-edges": settings.hard_edges or None,
+        **{f"--{name.replace('_', '-')}": True for name in settings.asked()},
         "--depth-intrinsics": settings.depth_intrinsics,
         "--calib": settings.calib,
         "--keep-holes": settings.keep_holes or None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import torch
 from crispdepth.data.folder import by_stem, files_in, in_order, read_pair
 from crispdepth.data.moving import shot, way_back
 from crispdepth.degradation import add_noise, check_scale, downsample
-from crispdepth.inference import predict
+from crispdepth.inference import Words, alike, predict
 from crispdepth.metrics import flicker, rmse
 from crispdepth.models.catalog import load
+from crispdepth.options import USUAL
 from crispdepth.types import Depth, InputError, Mask, Model, Prediction, Sample
 from crispdepth.video import SteadyFilm, carried
 from crispdepth.video import way_back as flow_back
@@ -122,18 +124,31 @@ def measure(
 def _results(
     network: Model, film: Film, scale: float, noise: float
 ) -> Iterator[tuple[Sample, tuple[Prediction, Prediction]]]:
-    """Each frame with its result alone and its result steadied."""
+    """Each frame with its result alone and its result steadied, as the command would make a film of them."""
     steady, generator = SteadyFilm(), torch.Generator().manual_seed(0)
     waiting: deque[tuple[Sample, Prediction]] = deque()
-    denoise = "auto"
-    for sample in film.frames():
+
+    def seen(sample: Sample, generator: torch.Generator) -> Words:
         truth, valid = _truth(sample)
-        low, seen = downsample(truth, valid, scale)
+        low, there = downsample(truth, valid, scale)
         low = add_noise(low, noise, generator, power=1)
-        picture = _picture(sample)
-        plain = predict(network, low=low, rgb=picture, valid=seen & (low > 0), denoise=denoise, align="off")
-        if denoise == "auto":  # one answer for all frames, here by the first
-            denoise = "on" if plain.noise else "off"
+        there = there & (low > 0)
+        return {
+            "low": low[0, 0].numpy(),
+            "valid": there[0, 0].numpy(),
+            "unit": "m",
+            "rgb": _picture(sample),
+            "size": None,
+        }
+
+    def few(count: int) -> Iterator[Words]:
+        dice = torch.Generator().manual_seed(1)
+        return (seen(sample, dice) for sample in islice(film.frames(), 0, None, -(-film.count // count)))
+
+    options = alike(network, few, USUAL)
+    for sample in film.frames():
+        words = seen(sample, generator)
+        picture, plain = words["rgb"], predict(network, **words, **options.words())
         waiting.append((sample, plain))
         steady.push(plain, picture)
         if steady.full:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from crispdepth.careful import careful
 from crispdepth.data.folder import Readers
 from crispdepth.degradation import (
     KERNELS,
@@ -18,9 +19,9 @@ from crispdepth.degradation import (
     punch_holes,
     quantise,
 )
-from crispdepth.inference import careful
 from crispdepth.metrics import rmse
 from crispdepth.models.catalog import load
+from crispdepth.options import Options
 from crispdepth.shift import moved
 from crispdepth.types import Sample
 
@@ -89,7 +90,7 @@ def measure(
         for fault_name, fault in faults.items():
             seen = fault.sensed(sample, scale, seed=done)
             for name, model in models.items():
-                made = careful(model, seen, align=fault.align)
+                made = careful(model, seen, options=Options(align=fault.align))
                 depth = moved(made.depth, made.corner)
                 totals[name][fault_name] += _rmse(depth, sample, fault.scale or scale) / len(readers)
         if progress:

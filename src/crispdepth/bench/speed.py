@@ -23,12 +23,13 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from crispdepth.careful import sharpened
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import check_scale, downsample
 from crispdepth.engines import Choice, Compiled, Machine, Wanted, choose, prepared
 from crispdepth.export import AGREE, Sizes, converted, held_back_rmse
 from crispdepth.graphs import Graph
-from crispdepth.inference import predict, sharpened
+from crispdepth.inference import predict
 from crispdepth.io import write_depth, write_rgb
 from crispdepth.memory import keep_freed
 from crispdepth.models.catalog import load

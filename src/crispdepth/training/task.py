@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from crispdepth.careful import sharpened
 from crispdepth.data.scenes import scenes
 from crispdepth.data.sets import find
 from crispdepth.degradation import crop_to_multiple, downsample
-from crispdepth.inference import sharpened
 from crispdepth.metrics import rmse
 from crispdepth.models.catalog import load
 from crispdepth.models.classical import Bicubic
