@@ -16,10 +16,10 @@ PACKAGE = ROOT / "src" / "crispdepth"
 # From the ground up. A module may import from floors below its own, never beside or above.
 FLOORS = (
     ("types", "memory", "scale.overlap", "scale.forecast"),
-    ("exportable", "graphs", "layers.attention"),
-    ("layers.strips",),
+    ("exportable", "extras", "layers.attention"),
+    ("layers.strips", "graphs"),
     ("layers.blocks",),
-    ("geometry", "picture", "units", "atomic", "extras", "formats.raw", "formats.ply", "formats.glb"),
+    ("geometry", "picture", "units", "atomic", "formats.raw", "formats.ply", "formats.glb"),
     (
         "layers.dsrnet",
         "intrinsics",

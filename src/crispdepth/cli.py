@@ -109,7 +109,9 @@ def predict(
     mesh: Annotated[Path | None, typer.Option(help="Write a mesh, depth edges cut, into this .ply or .glb")] = None,
     intrinsics: Annotated[
         str | None,
-        typer.Option("--intrinsics", "--rgb-intrinsics", help="fx,fy,cx,cy in pixels of --rgb, or a file with these"),
+        typer.Option(
+            "--intrinsics", "--rgb-intrinsics", help="fx,fy,cx,cy in pixels of --rgb (of --low without it), or a file"
+        ),
     ] = None,
     depth_intrinsics: Annotated[
         str | None, typer.Option(help="Those of --low, when another camera took it: it is brought into --rgb's")
@@ -366,17 +368,10 @@ def _scale(with_ray: bool) -> tuple[Any, Any]:
     """The rooms that need pyarrow and, if asked for, Ray; or how to get them."""
     if sys.platform == "win32":  # it has no locks as ``alone`` takes them
         raise InputError("batch needs Linux or macOS: on Windows, run it in WSL")
-    try:
-        from crispdepth.scale import bulk
+    from crispdepth.extras import late
 
-        if not with_ray:
-            return bulk, None
-        from crispdepth.scale import ray_job
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in ("pyarrow", "fsspec", "ray"):
-            raise
-        raise InputError(f"batch needs {error.name.split('.')[0]}: pip install 'crispdepth[scale]'") from error
-    return bulk, ray_job
+    bulk = late("crispdepth.scale.bulk")
+    return bulk, late("crispdepth.scale.ray_job") if with_ray else None
 
 
 def _batch(run_bulk: Any, job: Any, runner: Any) -> None:
@@ -757,13 +752,9 @@ def view(
     browser: Annotated[bool, typer.Option(help="Open the page in a browser")] = True,
 ) -> None:
     """Show a page to try files on: sharpen, compare, turn in 3-D, measure, download."""
-    try:
-        from crispdepth import viewer
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != "gradio":
-            raise
-        raise InputError("view needs gradio: pip install 'crispdepth[view]'") from error
+    from crispdepth.extras import late
 
+    viewer = late("crispdepth.viewer")
     viewer.view(files or [], host, port, model or [], browser, typer.echo)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from crispdepth.export import Sizes, converted
-from crispdepth.graphs import SUFFIXES, Graph, enlargement, needed
+from crispdepth.extras import late
+from crispdepth.graphs import SUFFIXES, Graph, enlargement
 from crispdepth.models.catalog import DEFAULT_WITHOUT_LOW, load
 from crispdepth.models.ensemble import plus
 from crispdepth.types import Depth, InputError, Local, Model, Size
@@ -150,7 +151,7 @@ def prepared(model: Model, choice: Choice) -> Model:
     if choice.engine == "compile":
         model = Compiled(model)
     elif choice.engine != "torch":
-        needed(ENGINES[choice.engine], choice.engine)
+        late(ENGINES[choice.engine])
         return Converted(model, choice.engine)
     if choice.device == "cpu" and choice.precision == "float32":
         return model

@@ -18,7 +18,8 @@ from crispdepth.atomic import atomic, check_output
 from crispdepth.careful import estimated
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import check_scale, downsample
-from crispdepth.graphs import SUFFIXES, Graph, core, needed
+from crispdepth.extras import late
+from crispdepth.graphs import SUFFIXES, Graph, core
 from crispdepth.metrics import rmse
 from crispdepth.models.ensemble import SelfEnsemble
 from crispdepth.types import InputError, Model, Sample, Size
@@ -97,9 +98,9 @@ def converted(
 ) -> str:
     """``model`` as a file at ``path``, in a folder of its own; checked. Returns a line on how far it differs."""
     onnx_path = path.with_suffix(".onnx")
-    ov = needed("openvino", "openvino") if path.suffix == ".xml" else None
+    ov = late("openvino") if path.suffix == ".xml" else None
     if int8:
-        needed("nncf", "int8")
+        late("nncf")
     to_onnx(model, onnx_path, scale or 8, sizes)
     if ov is not None:
         graph = core().read_model(str(onnx_path))
@@ -125,7 +126,7 @@ def to_onnx(model: Model, path: Path, scale: float, sizes: Sizes | None = None) 
     it decides by symbolic inequalities between sizes, and took minutes instead of seconds. It serves where ``sizes``
     are settled: every branch on them is taken as torch takes it.
     """
-    onnx = needed("onnx", "onnx")
+    onnx = late("onnx")
     if not any(True for _ in model.parameters()):
         raise InputError("this is a filter without weights: only networks can be exported (crisp, or your own weights)")
     if sizes is None and model.one_size:
@@ -243,7 +244,7 @@ def _served(model: Model, scale: float | None, any_scale: float) -> float:
 
 def _quantised(model: Model, path: Path, scale: float) -> str:
     """The .xml at ``path`` in 8 bits, in its own place. Returns a line with what it costs."""
-    nncf, ov = needed("nncf", "int8"), needed("openvino", "openvino")
+    nncf, ov = late("nncf"), late("openvino")
     nncf.set_log_level(logging.ERROR)  # else a line for every operation that stays as it was
     graph = core().read_model(str(path))
     names = [node.any_name for node in graph.inputs]

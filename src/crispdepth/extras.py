@@ -8,7 +8,15 @@ from typing import Any
 from crispdepth.types import MissingPackage
 
 # library: the extra of pyproject.toml that brings it
-EXTRAS = {"transformers": "hub", "huggingface_hub": "hub", "pillow_heif": "heic"}
+EXTRAS = {
+    **dict.fromkeys(("transformers", "huggingface_hub"), "hub"),
+    **dict.fromkeys(("pyarrow", "fsspec", "ray"), "scale"),
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
+    "openvino": "openvino",
+    "nncf": "int8",
+    "gradio": "view",
+    "pillow_heif": "heic",
+}
 
 
 def late(module: str) -> Any:
@@ -18,7 +26,7 @@ def late(module: str) -> Any:
     """
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         library = (error.name or "").split(".")[0]
         if library not in EXTRAS:
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from functools import cache
@@ -12,22 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from crispdepth.types import Depth, InputError, MissingPackage, Model, Size
+from crispdepth.extras import late
+from crispdepth.types import Depth, InputError, Model, Size
 
 SUFFIXES = (".onnx", ".xml")
 COMPANIONS = ("valid", "size")  # inputs that a model's ``inputs`` do not list
 KEPT = 4  # sizes that stay compiled
 Run = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
 Opened = tuple[Run, dict[str, list[Any]], int, dict[str, str]]  # inputs with their shapes, outputs, what the file says
-
-
-def needed(module: str, extra: str) -> Any:
-    """The package ``module``, imported now. Raises MissingPackage with the pip line where it is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise MissingPackage(f"this needs {package}, which is missing: pip install 'crispdepth[{extra}]'") from error
 
 
 class Graph(Model):
@@ -110,7 +101,7 @@ def _array(part: Any) -> np.ndarray:
 
 
 def _onnx(path: Path) -> Opened:
-    ort = needed("onnxruntime", "onnx")
+    ort = late("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -130,11 +121,11 @@ def core() -> Any:
     Each has a stack for signals of its own, and gives it back as it goes. With several, the one in use may be gone, and
     the next signal (a child that ends, as every data-loading worker does) kills the process.
     """
-    return needed("openvino", "openvino").Core()
+    return late("openvino").Core()
 
 
 def _openvino(path: Path) -> Opened:
-    ov = needed("openvino", "openvino")
+    ov = late("openvino")
     try:
         runner = _OpenVino(ov, core().read_model(str(path)))
     except RuntimeError as error:
