@@ -86,6 +86,7 @@ FLOORS = (
         "bench.flickering",
         "bench.agreement",
         "training.examples",
+        "training.muon",
         "training.teacher",
         "outputs",
     ),

@@ -33,7 +33,8 @@ from crispdepth.models.ctkt import Ctkt, CtktConfig
 from crispdepth.training import run, task
 from crispdepth.training.distilled import CtktTask
 from crispdepth.training.examples import Batch, Pictures, Scenes, Stream, example, source
-from crispdepth.training.recipes import RECIPES, CrispRecipe, CtktRecipe, changed, find
+from crispdepth.training.muon import Muon, orthogonal
+from crispdepth.training.recipes import OPTIMIZERS, RECIPES, CrispRecipe, CtktRecipe, changed, find
 from crispdepth.training.run import train
 from crispdepth.training.supervised import CrispTask
 from crispdepth.types import InputError, Sample
@@ -256,8 +257,12 @@ def test_the_best_expected_error_is_the_true_one() -> None:
     assert not expected_error(torch.ones_like(target), prediction, target).requires_grad
 
 
-def test_a_run_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train(RECIPE, tmp_path / "whole", accelerator="cpu", workers=0)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    recipe = changed(RECIPE, [f"optimizer={optimizer}"])
+    whole = train(recipe, tmp_path / "whole", accelerator="cpu", workers=0)
     step = CrispTask.training_step
 
     def killed(self: CrispTask, batch: Batch, number: int) -> torch.Tensor:
@@ -267,15 +272,60 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path, monkey
 
     monkeypatch.setattr(CrispTask, "training_step", killed)
     with pytest.raises(SystemExit):
-        train(RECIPE, tmp_path / "killed", accelerator="cpu", workers=0)
+        train(recipe, tmp_path / "killed", accelerator="cpu", workers=0)
     assert not (tmp_path / "killed" / "weights.safetensors").exists()
     monkeypatch.setattr(CrispTask, "training_step", step)
-    again = train(RECIPE, tmp_path / "killed", accelerator="cpu", workers=0)
+    again = train(recipe, tmp_path / "killed", accelerator="cpu", workers=0)
     expected, weights = load_file(whole), load_file(again)
     for name in expected:
         torch.testing.assert_close(weights[name], expected[name], rtol=0, atol=1e-3)
     assert len(list((tmp_path / "killed" / "metrics").iterdir())) == 2
     assert list((tmp_path / "whole" / "pictures").glob("step-*.png"))
+
+
+@pytest.mark.parametrize("shape", [(16, 40), (40, 16), (24, 24)])
+def test_orthogonal_keeps_directions_and_evens_their_lengths(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    made = orthogonal(matrix)
+    u, lengths, v = torch.linalg.svd(matrix, full_matrices=False)
+    inner = u.T @ made @ v.T  # diagonal: the directions are as they were
+    kept = lengths > 0.05 * lengths[0]
+    assert (inner - inner.diagonal().diag()).abs().max() < 1e-4
+    assert ((inner.diagonal()[kept] > 0.65) & (inner.diagonal()[kept] < 1.25)).all()
+    assert not orthogonal(torch.zeros(shape)).any()
+
+
+def test_muon_takes_steps_of_one_length_and_leaves_ends_and_small_weights_to_adamw() -> None:
+    dice, rate = torch.Generator().manual_seed(0), 0.01
+    shapes = {"a.weight": (32, 16, 3, 3), "b.weight": (16, 48), "a.bias": (32,), "thin": (32, 4, 3, 3), "end": (32, 32)}
+    weights = {name: torch.nn.Parameter(torch.zeros(shape)) for name, shape in shapes.items()}
+    optimizer = Muon(weights.items(), rate, 0, ("end",))
+    for name, weight in weights.items():
+        sizes = torch.logspace(-0.5, 0.5, weight.shape[0]).view(-1, *[1] * (weight.ndim - 1))  # some rows hardly count
+        weight.grad = sizes * torch.randn(shapes[name], generator=dice)
+    optimizer.step()
+    for name, weight in weights.items():
+        step = float(weight.detach().square().mean().sqrt()) / rate
+        assert step == (
+            pytest.approx(0.2, abs=0.05) if name in ("a.weight", "b.weight") else pytest.approx(1, abs=0.01)
+        )
+        assert weight.grad is not None
+        assert float((weight * weight.grad).sum().detach()) < 0
+
+
+def test_muon_fits_what_it_is_shown() -> None:
+    dice = torch.Generator().manual_seed(0)
+    x, y = torch.randn(64, 16, generator=dice), torch.randn(64, 16, generator=dice)
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.ReLU(), torch.nn.Linear(64, 16))
+    optimizer, losses = Muon(net.named_parameters(), 3e-3, 0), []
+    for _ in range(300):
+        loss = (net(x) - y).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.3 * losses[0]
 
 
 def interrupted() -> None:
@@ -574,6 +624,11 @@ def test_sets_that_are_not_there_are_said_before_the_first_step(tmp_path: Path) 
 def test_numbers_that_no_training_could_begin_with_are_refused(word: str) -> None:
     with pytest.raises(InputError, match=r"out of range|end at 64"):
         changed(RECIPE, [word])
+
+
+def test_an_optimizer_of_another_name_is_refused() -> None:
+    with pytest.raises(InputError, match="did you mean muon"):
+        changed(RECIPE, ["optimizer=muom"])
 
 
 def test_the_field_in_which_two_recipes_differ_is_said(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from crispdepth.models.naima import NaimaConfig
 from crispdepth.models.symbiotic import SymbioticConfig
 from crispdepth.types import InputError
 
+OPTIMIZERS = ("adamw", "muon")
 ROLES = ("pixel", "soft", "image", "denet")  # who teaches whom in CTKT, see CtktRecipe
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 
@@ -34,8 +35,8 @@ class Recipe:
     ``ramp``: the share of examples with any scale and sensor grows from none to all over so many examples; the others
     are clean and x8: with the whole mixture from the start, nothing was learnt in 400 steps. ``scales``: the limits of
     the enlargement. ``learning_rate`` rises for ``warmup`` steps, then falls to 0 along a cosine, or to 0.3 of itself
-    at each of ``milestones``. ``clip``: largest norm of the gradient. ``ema``: share of the old average kept at each
-    step; the average is what is saved. ``precision``: in Lightning's words.
+    at each of ``milestones``. ``optimizer``: one of OPTIMIZERS. ``clip``: largest norm of the gradient. ``ema``: share
+    of the old average kept at each step; the average is what is saved. ``precision``: in Lightning's words.
     """
 
     sensors: Sensors = field(default_factory=Sensors)
@@ -47,6 +48,7 @@ class Recipe:
     zoom: float = 1.0
     ramp: int = 1500
     scales: tuple[float, float] = (1.5, 32.0)
+    optimizer: str = "adamw"
     learning_rate: float = 6e-4
     warmup: int = 200
     milestones: tuple[int, ...] = ()
@@ -71,6 +73,8 @@ class Recipe:
             bound = int(name in ("width", "stages"))
             if isinstance(value, int) and value < bound:
                 raise InputError(f"network.{name}={value} is out of range: {bound} or more")
+        if self.optimizer not in OPTIMIZERS:
+            raise InputError.unknown("optimizer", self.optimizer, OPTIMIZERS)
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate={self.learning_rate:g} is out of range: above 0")
         if not 0 <= self.ema < 1:

@@ -23,6 +23,7 @@ class CrispTask(Task):
     """A Crisp network in training."""
 
     recipe: CrispRecipe
+    ends = ("network.stem", "network.say")
 
     def __init__(
         self, recipe: CrispRecipe, folder: Path, source: Source | None = None, report: Path | None = None

@@ -26,6 +26,7 @@ from crispdepth.models.crisp import Crisp
 from crispdepth.models.ctkt import Ctkt
 from crispdepth.picture import Panel, Range, comparison, depth_panel, error_panel, rgb_panel
 from crispdepth.training.examples import Batch, Scenes, Source, example
+from crispdepth.training.muon import Muon
 from crispdepth.training.recipes import Recipe
 from crispdepth.types import Depth, InputError, Model, Rgb, Sample
 
@@ -48,6 +49,7 @@ class Task(pl.LightningModule):
     network: Any
     scales: ClassVar[tuple[int, ...]] = (4, 8, 16)  # of validation
     draws_alone: ClassVar[bool] = False  # makes its own examples from the step's number
+    ends: ClassVar[tuple[str, ...]] = ()  # how the names of first and last layers begin: see Muon
 
     def __init__(self, recipe: Recipe, folder: Path, source: Source | None = None, report: Path | None = None) -> None:
         super().__init__()
@@ -136,10 +138,15 @@ class Task(pl.LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        """AdamW; the learning rate rises, then falls along a cosine or by milestones."""
+        """AdamW, or Muon; the learning rate rises, then falls along a cosine or by milestones."""
         recipe = self.recipe
-        learnt = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(learnt, recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay)
+        rate, decay = recipe.learning_rate, recipe.weight_decay
+        learnt = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        optimizer: torch.optim.Optimizer
+        if recipe.optimizer == "muon":
+            optimizer = Muon(learnt, rate, decay, self.ends)
+        else:
+            optimizer = torch.optim.AdamW([p for _, p in learnt], rate, betas=(0.9, 0.99), weight_decay=decay)
 
         def share(step: int) -> float:
             rise = min(1.0, (step + 1) / max(1, recipe.warmup))
