@@ -132,7 +132,7 @@ def test_a_pair_that_cannot_be_read_is_named_and_the_others_are_measured(levels:
     result = evaluate(load("bicubic"), "middlebury", tmp_path, 4, "fdsr")
     assert len(result.images) == 2
     assert [line.partition(":")[0] for line in result.failed] == ["Middlebury_01_output"]
-    assert "2 images (1 could not be read)" in result.heading
+    assert "2 images (1 left out)" in result.heading
     for path in tmp_path.glob("*_depth.png"):
         path.write_bytes(b"broken")
     with pytest.raises(InputError, match="no pair of middlebury could be measured"):
@@ -310,6 +310,19 @@ def test_the_sensors_own_maps_are_reported_with_their_own_scale(tmp_path: Path) 
     result = evaluate(load("bicubic"), "folder", tmp_path, 8, "park")
     assert result.scale == 4
     assert result.heading.startswith("folder x4, 1 images, protocol park")
+
+
+def test_what_cannot_be_measured_is_named_and_not_averaged(tmp_path: Path) -> None:
+    for part in ("rgb", "depth", "low"):
+        (tmp_path / part).mkdir()
+    for name, far in (("a", 2.0), ("b", 50.0)):  # protocol tofdsr measures 0.1 to 5 m
+        depth = np.full((48, 64), far, np.float32)
+        np.save(tmp_path / "depth" / f"{name}.npy", depth)
+        np.save(tmp_path / "low" / f"{name}.npy", depth[::4, ::4])
+        Image.new("RGB", (64, 48)).save(tmp_path / "rgb" / f"{name}.png")
+    result = evaluate(load("bicubic"), "folder", tmp_path, protocol="tofdsr")
+    assert result.heading.startswith("folder x4, 1 images (1 left out), protocol tofdsr")
+    assert result.failed == ["b: no true depth is left to measure under this protocol"]
 
 
 def test_an_image_of_which_a_part_fails_counts_no_part(tmp_path: Path) -> None:

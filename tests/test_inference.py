@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import crispdepth as cd
 from crispdepth.inference import check_aspect, check_size
 from crispdepth.models.catalog import load
-from crispdepth.types import InputError, Sample
+from crispdepth.types import InputError, Model, Sample
 
 LOW = np.linspace(1, 2, 12 * 16, dtype=np.float32).reshape(12, 16)
 RGB = np.random.default_rng(0).uniform(size=(48, 64, 3)).astype(np.float32)
@@ -272,3 +273,51 @@ def test_a_shift_may_be_an_array_and_weights_a_path(tmp_path: Path) -> None:
     network.save(tmp_path / "w.safetensors")
     ours = cd.predict(tmp_path / "w.safetensors", low=LOW, rgb=RGB).depth
     np.testing.assert_allclose(ours, cd.predict("crisp-tiny", low=LOW, rgb=RGB).depth, atol=1e-4)
+
+
+class Odd(Model):
+    """A model of one's own that gives what it is told to, and has a layer that draws by chance while it learns."""
+
+    inputs = ("low",)
+
+    def __init__(self, made: Callable[[torch.Tensor, tuple[int, int]], torch.Tensor]) -> None:
+        super().__init__()
+        self.made, self.drop = made, torch.nn.Dropout(0.5)
+
+    def forward(self, low: torch.Tensor, valid: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        return self.drop(self.made(low, size))
+
+
+def test_what_a_model_gives_is_looked_at() -> None:
+    def ones(low: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        return torch.ones(1, 1, *size)
+
+    model = Odd(ones)
+    assert model.training
+    assert (cd.predict(model, low=LOW, size=(48, 64)).depth == 1).all()  # at rest
+    assert model.training
+    assert model.drop.training
+    for wrong, said in (
+        (lambda low, size: low, r"gave \(1, 1, 12, 16\)"),
+        (lambda low, size: torch.ones(1, *size), "forward's depth must be"),
+        (lambda low, size: torch.full((1, 1, *size), torch.nan), "NaN or inf"),
+    ):
+        with pytest.raises(InputError, match=said):
+            cd.predict(Odd(wrong), low=LOW, size=(48, 64))
+
+
+@pytest.mark.parametrize("wrong", [None, 3, torch.nn.Identity(), Model()])
+def test_what_is_no_model_is_refused(wrong: Any) -> None:
+    with pytest.raises(InputError, match="is no model: pass a name"):
+        cd.predict(wrong, low=LOW, rgb=RGB)
+    with pytest.raises(InputError, match="is no model: pass a name"):
+        cd.evaluate(wrong, "scenes")
+
+
+def test_options_that_could_do_nothing_are_refused() -> None:
+    with pytest.raises(InputError, match="this one sees none"):
+        cd.predict("ctkt", low=LOW, rgb=RGB, align="guide")
+    with pytest.raises(InputError, match="moves all out of 64x48"):
+        cd.predict("crisp-tiny", low=LOW, rgb=RGB, align="auto", shift=(64, 0))
+    with pytest.raises(InputError, match="unknown denoise None"):
+        cd.predict("bicubic", low=LOW, rgb=RGB, denoise=None)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from test_batch import write_inputs
 
 from crispdepth.batch import Job, Settings, run
@@ -16,7 +17,7 @@ from crispdepth.geometry import Camera
 from crispdepth.intrinsics import read_intrinsics
 from crispdepth.mesh import Mesh, grid_mesh, point_cloud, write_mesh
 from crispdepth.models.catalog import load
-from crispdepth.types import InputError
+from crispdepth.types import InputError, Prediction
 
 CAMERA = Camera(50, 55, 15.5, 11.5, 32, 24)
 
@@ -107,6 +108,20 @@ def test_points_of_a_plane_lie_on_it_with_the_colours_of_their_pixels() -> None:
     np.testing.assert_array_equal(eight_bit, colours)
     with pytest.raises(InputError, match="one size"):
         point_cloud(depth, CAMERA, valid, rgb[1:])
+
+
+def test_a_cloud_has_no_point_at_infinity_and_no_colour_outside() -> None:
+    depth = np.ones((8, 8), np.float32)
+    depth[2:4], depth[5] = np.inf, np.nan
+    camera = Camera.from_fov(60, (8, 8))
+    xyz, _ = point_cloud(depth, camera)
+    assert len(xyz) == 5 * 8
+    assert np.isfinite(xyz).all()
+    for wrong in (np.full((8, 8, 3), -0.5), np.full((8, 8, 3), np.nan), torch.zeros(8, 8, 3)):
+        with pytest.raises(InputError, match=r"floats of 0\.\.1 or uint8"):
+            point_cloud(depth, camera, None, wrong)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"Prediction's \.depth"):
+        point_cloud(Prediction(depth, depth > 0), camera)  # type: ignore[arg-type]
 
 
 def test_depth_edges_holes_and_flying_pixels_are_cut_out() -> None:

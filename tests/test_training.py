@@ -35,7 +35,7 @@ from crispdepth.training.distilled import CtktTask
 from crispdepth.training.examples import Batch, Pictures, Scenes, Stream, example, source
 from crispdepth.training.muon import Muon, orthogonal
 from crispdepth.training.recipes import OPTIMIZERS, RECIPES, CrispRecipe, CtktRecipe, changed, find
-from crispdepth.training.run import train
+from crispdepth.training.run import is_finished, train
 from crispdepth.training.supervised import CrispTask
 from crispdepth.types import InputError, Sample
 
@@ -624,6 +624,29 @@ def test_sets_that_are_not_there_are_said_before_the_first_step(tmp_path: Path) 
 def test_numbers_that_no_training_could_begin_with_are_refused(word: str) -> None:
     with pytest.raises(InputError, match=r"out of range|end at 64"):
         changed(RECIPE, [word])
+
+
+@pytest.mark.parametrize(
+    "word", ["patches=[2,64]", "patches=[[2.5,64]]", 'scales=["4","8"]', 'sensors.whole_scales=[2,"a"]', "ema=NaN"]
+)
+def test_lists_of_other_things_are_refused(word: str) -> None:
+    with pytest.raises(InputError, match="is not understood: write a value like"):
+        changed(RECIPE, [word])
+
+
+def test_the_first_examples_too_are_of_the_scales_asked_for() -> None:
+    recipe = changed(RECIPE, ["scales=[2,4]", "patches=[[1,64]]", "ramp=1000"])
+    for step in range(6):
+        assert example(recipe, step, "cpu", Scenes())["low"].shape[-1] >= 16
+    with pytest.raises(InputError, match="patches need 128 pixels a side or more"):
+        changed(RECIPE, ["patches=[[2,64]]", "scales=[16,16]"])
+
+
+def test_a_finished_run_says_that_nothing_is_learnt_anew(tmp_path: Path) -> None:
+    recipe = changed(RECIPE, ["steps=2"])
+    assert not is_finished(recipe, tmp_path)
+    train(recipe, tmp_path, accelerator="cpu", workers=0)
+    assert is_finished(recipe, tmp_path)
 
 
 def test_an_optimizer_of_another_name_is_refused() -> None:

@@ -118,6 +118,8 @@ def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
             lines.append(
                 f"kernel   readings are single pixels: to lie on them, the depth was moved {_way(result.corner_px)}"
             )
+        elif settings.kernel == "points":
+            lines.append("kernel   no corner of the low pixels fits the picture: the depth stays where it was")
         if result.twice:
             lines.append("holes    single readings are missing all over: the model ran twice, to fill them first")
     own = result.depth if low is None else low.depth  # the only camera that is known without a picture

@@ -645,11 +645,14 @@ def train(
     chosen = recipes.changed(recipes.find(recipe), changes or [])
     folder = out or Path("runs") / recipe
     source = examples.source(data, root, unit, scenes_folder)
+    done = run.is_finished(chosen, folder)
     try:
         path = run.train(chosen, folder, accelerator, devices, nodes, source, report)
     except KeyboardInterrupt as stop:
         typer.echo(str(stop) or "stopped before the first step", err=True)
         raise typer.Exit(130) from None
+    if done:
+        typer.echo(f"note     {folder} was finished before, and nothing is learnt anew: other data want another folder")
     typer.echo(f"wrote {path}")
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from crispdepth.formats.raw import MAX_PIXELS
 from crispdepth.geometry import resize_rgb, riddled
 from crispdepth.intrinsics import MOST_FOCAL_PX
 from crispdepth.io import decode_depth, read_confidence, read_depth, read_rgb
-from crispdepth.models.catalog import load
+from crispdepth.models.catalog import as_model
 from crispdepth.noise import noise_of, noisy
 from crispdepth.options import Options
 from crispdepth.shift import moved
@@ -83,7 +83,8 @@ def predict(
     ``kernel``: "average" says that each reading is the mean of what its pixel covers, "bicubic" that it is as if
     shrunken so, which our networks take for granted, "points" that it is that of one pixel, the first or the last of
     what it covers (``d[::8]``, OpenCV's nearest): which one, and so where the depth lies, the picture tells. "auto"
-    tells the first two from the result of our networks, the third from what ``ctkt`` makes of the map.
+    tells the first two from the result of our networks, the third from what ``ctkt`` makes of the map. Below x3, and
+    where no corner fits, points lie where they are.
     ``once``: else our networks run twice where single readings are missing all over (what the first run says in the
     holes counts as read in the second), and where readings are means.
     ``levels``: the true depth is in whole levels, as the 8-bit disparity of ``low``, and so shall the result be (Ctkt
@@ -98,8 +99,7 @@ def predict(
     the cure, for missing or unreadable input, a depth without a reading, NaN or inf outside the mask, RGB and
     depth of different shape, and sizes beyond this machine's memory.
     """
-    if isinstance(model, str | Path):
-        model = load(str(model))
+    model = as_model(model)
     pixels = None if shift is None else _two_pixels(shift)
     options = Options(align, pixels, denoise, kernel, once, levels, hard_edges)
     if "low" not in model.inputs:
@@ -127,10 +127,14 @@ def predict(
         given = f"--{name.replace('_', '-')} ({name}=…)"
         raise InputError(f"{given} is for a sensor's own confidence: add --confidence (confidence=…)")
     options.check(picture=rgb is not None)
+    if align == "guide" and "rgb" not in model.inputs:
+        raise InputError("align guide shows the model the picture moved, and this one sees none: auto moves the result")
     rgb_map = None if rgb is None else _rgb_tensor(rgb)
     if size is None:
         size = _output_size(model, rgb_map)
     check_size(size, model, (low_map.shape[-2], low_map.shape[-1]))
+    if pixels is not None and (abs(pixels[0]) >= size[1] or abs(pixels[1]) >= size[0]):
+        raise InputError(f"shift={pixels} moves all out of {size[1]}x{size[0]} pixels: (right, down), in pixels")
     if rgb_map is not None:
         check_aspect((low_map.shape[-2], low_map.shape[-1]), (rgb_map.shape[-2], rgb_map.shape[-1]))
     check_size_asked((low_map.shape[-2], low_map.shape[-1]), size)
@@ -141,7 +145,9 @@ def predict(
         rgb_map = resize_rgb(rgb_map, size)
     zero = low_map[mask].min() if hard_edges and unit == "relative" else 0.0  # its own says nothing: edges need one
     seen = Sample(rgb=rgb_map, low=torch.where(mask, low_map - zero, 0), valid=mask)
-    made = careful(model, seen, size, options)
+    with _at_rest(model):
+        made = careful(model, seen, size, options)
+    _check_made(made.depth, size)
     result = _prediction(made.depth + zero, made.error, low_map, mask, unit)
     result = replace(result, noise=made.noise, averaged=made.averaged, twice=made.twice, shift_px=made.shift)
     if made.corner != (0, 0):
@@ -190,6 +196,27 @@ def alike(model: Model, frames: Callable[[int], Iterable[Words]], options: Asked
 
 def _most(told: list[bool]) -> bool:
     return 2 * sum(told) > len(told)
+
+
+@contextmanager
+def _at_rest(model: Model) -> Iterator[None]:
+    """No part of ``model`` is in training mode meanwhile: it would draw by chance, or learn means."""
+    awake = [part for part in model.modules() if part.training]
+    for part in awake:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in awake:
+            part.training = True
+
+
+def _check_made(depth: Depth, size: Size) -> None:
+    """Raise InputError unless a model gave a map of ``size`` that is finite."""
+    if tuple(depth.shape) != (1, 1, *size):
+        raise InputError(f"the model gave {tuple(depth.shape)}: forward's depth must be {(1, 1, *size)} here")
+    if not depth.isfinite().all():
+        raise InputError("the model gave NaN or inf: its weights, or what they were trained on, are bad")
 
 
 def _two_pixels(shift: Any) -> tuple[int, int]:
@@ -252,11 +279,12 @@ def _from_rgb(model: Model, rgb: Array | None, size: Size | None, focal_px: floa
     if focal_px is not None and not 0 < focal_px < MOST_FOCAL_PX:
         raise InputError(f"focal_px={focal_px:g} is out of range: it is in pixels of the picture, above 0")
     both: Any = getattr(model, "depth_and_classes", None)
-    with torch.inference_mode():
+    with torch.inference_mode(), _at_rest(model):
         picture = picture.to(device_of(model))
         depth, classes = (model(rgb=picture), None) if both is None else both(rgb=picture)
         if focal_px is not None:
             depth = model.for_focal(depth, focal_px * size[1] / whole.shape[-1])  # type: ignore[operator]
+    _check_made(depth, size)
     made = Prediction(depth[0, 0].float().cpu().numpy(), np.ones(size, dtype=bool))
     if classes is None:
         return made

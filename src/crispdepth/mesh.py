@@ -39,17 +39,21 @@ def point_cloud(
     two things. ``rgb``: (H, W, 3), float of 0..1 or uint8; without it there are no colours.
     """
     depth = _fitting(depth, valid, camera)
-    seen = depth > 0 if valid is None else valid.astype(bool) & (depth > 0)
+    seen = np.isfinite(depth) & (depth > 0)
+    seen = seen if valid is None else seen & valid.astype(bool)
     z, mask = torch.from_numpy(depth)[None, None], torch.from_numpy(seen)[None, None]
     kept = (mask & ~flying_pixels(z, mask))[0, 0].numpy()
     xyz = points(z, camera.matrix())[0].permute(1, 2, 0).numpy()[kept]
     if rgb is None:
         return xyz, None
+    if not isinstance(rgb, np.ndarray):
+        raise InputError(f"rgb is a {type(rgb).__name__}: pass a numpy array (H, W, 3), floats of 0..1 or uint8")
     if rgb.shape[:2] != depth.shape:
         raise InputError(f"rgb is {rgb.shape[:2]}, the depth {depth.shape}: they must have one size")
-    if rgb.shape[2:] != (3,) or (rgb.dtype != np.uint8 and (rgb.dtype.kind != "f" or rgb.max(initial=0) > 1.001)):
+    shares = rgb.dtype.kind == "f" and bool(((rgb > -0.001) & (rgb < 1.001)).all())
+    if rgb.shape[2:] != (3,) or (rgb.dtype != np.uint8 and not shares):
         raise InputError(f"rgb is {rgb.dtype} {rgb.shape}: pass (H, W, 3), floats of 0..1 or uint8")
-    return xyz, rgb[kept] if rgb.dtype == np.uint8 else np.round(rgb[kept] * 255).astype(np.uint8)
+    return xyz, rgb[kept] if rgb.dtype == np.uint8 else np.round(rgb[kept].clip(0, 1) * 255).astype(np.uint8)
 
 
 def grid_mesh(depth: np.ndarray, valid: np.ndarray, camera: Camera, rgb: np.ndarray | None = None) -> Mesh:
@@ -75,6 +79,9 @@ def grid_mesh(depth: np.ndarray, valid: np.ndarray, camera: Camera, rgb: np.ndar
 
 def _fitting(depth: np.ndarray, valid: np.ndarray | None, camera: Camera) -> np.ndarray:
     """``depth`` (H, W) as float32. Raises InputError for a mask or a camera of another size."""
+    for what, x in (("depth", depth), ("valid", valid)):
+        if x is not None and not isinstance(x, np.ndarray):
+            raise InputError(f"{what} is a {type(x).__name__}: pass a numpy array, such as a Prediction's .depth")
     if depth.ndim != 2 or (valid is not None and valid.shape != depth.shape):
         of = "" if valid is None else f", valid {valid.shape}"
         raise InputError(f"the depth is {depth.shape}{of}: both must be (height, width), of one size")

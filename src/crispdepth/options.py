@@ -36,7 +36,7 @@ class Options:
         """Raise InputError for unknown words, for what contradicts, and for what needs a ``picture`` where none is."""
         for name, known in (("align", ALIGN), ("denoise", DENOISE), ("kernel", KERNEL)):
             word = getattr(self, name)
-            if word is not None and word not in known:
+            if word not in known and (word is not None or name != "align"):
                 raise InputError.unknown(name, word, known)
         if not picture and self.align not in (None, "off"):
             raise InputError(f"--align {self.align} compares the depth with the colours: pass --rgb (rgb=…)")

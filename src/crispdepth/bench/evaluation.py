@@ -16,7 +16,7 @@ from crispdepth.degradation import check_scale
 from crispdepth.geometry import level_step
 from crispdepth.inference import predict
 from crispdepth.metrics import METRICS, confusion, mean_iou
-from crispdepth.models.catalog import load
+from crispdepth.models.catalog import as_model
 from crispdepth.types import Classes, InputError, Model, Prediction, Sample
 
 
@@ -32,7 +32,7 @@ class Evaluation:
     heading: str
     metrics: dict[str, float]
     images: list[dict[str, Any]]
-    failed: list[str] = field(default_factory=list)  # pairs that could not be read, and why
+    failed: list[str] = field(default_factory=list)  # pairs that could not be read or measured, and why
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for ``json.dump``; a metric without a value (NaN) is None."""
@@ -54,7 +54,7 @@ def protocol_named(name: str) -> Protocol:
 
 
 def evaluate(
-    model: Model | str,
+    model: Model | str | Path,
     set_name: str,
     root: Path | str | None = None,
     scale: float = 8,
@@ -74,9 +74,8 @@ def evaluate(
     unknown names, missing files, a scale below 1, a protocol that does not fit the model, and when no pair could be
     read.
     """
-    if isinstance(model, str):
-        name, model = name or model, load(model)
-    name = name or type(model).__name__
+    name = name or (str(model) if isinstance(model, str | Path) else type(model).__name__)
+    model = as_model(model)
     root = Path(root) if isinstance(root, str) else root
     check_scale(scale)
     protocol = protocol or usual_protocol(model, set_name)
@@ -116,7 +115,7 @@ def evaluate(
     if not images:
         raise InputError(f"no pair of {set_name} could be measured; the first: {failed[0]}")
     means = {m: _mean([image[m] for image in images]) for m in row.metrics}
-    unread = f" ({len(failed)} could not be read)" if failed else ""
+    unread = f" ({len(failed)} left out)" if failed else ""
     shown_unit = "cm" if map_unit == "m" else map_unit
     about = row.describe(set_name, shown_unit)
     if table[: len(shared)].any():
@@ -188,6 +187,8 @@ def _measure(out: Prediction, sample: Sample, row: Protocol, set_name: str, map_
     if min(size) <= 2 * b:
         raise InputError(f"nothing of {size[1]}x{size[0]} pixels is left inside the border of {b}: leave it out")
     cut = (..., slice(b, size[0] - b), slice(b, size[1] - b))
+    if not valid[cut].any():
+        raise InputError("no true depth is left to measure under this protocol")
     per_metre = 100 if map_unit == "m" else 1  # cm
     args = (prediction[cut] * per_metre, target[cut] * per_metre, valid[cut])
     figures = {m: float(METRICS[m](*args)) for m in row.metrics}

@@ -66,6 +66,18 @@ def load(name: str) -> Model:
     return CATALOG[name].build().eval()
 
 
+def as_model(model: Model | str | Path) -> Model:
+    """``model``, loaded where it is a name or a path. Raises InputError for what is neither that nor a Model."""
+    if isinstance(model, str | Path):
+        return load(str(model))
+    if not isinstance(model, Model) or not hasattr(model, "inputs"):
+        raise InputError(
+            f"{type(model).__name__} is no model: pass a name, a file of weights or a crispdepth.types.Model that says "
+            "its inputs (docs/add-a-model.md)"
+        )
+    return model
+
+
 def default(low: bool, rgb: bool) -> str:
     """The model for what is given: a low map, a picture, or both."""
     if not low:

@@ -241,7 +241,8 @@ def example(recipe: Recipe, step: int, device: torch.device | str, source: Sourc
     limits = (min(most, max(least, 6.0 if side > 200 else 1.5)), min(most, side / 8))  # a low map of 8x8 at least
     sensors = recipe.sensors
     if recipe.ramp and not dice.chance(min(1.0, step / recipe.ramp), 1):
-        limits, sensors = (8.0, 8.0), EASY
+        usual = min(max(8.0, least), most)  # x8, or what is nearest to it of what was asked for
+        limits, sensors = (usual, usual), EASY
     with torch.inference_mode():
         seen = sensed(exact, dice, sensors, limits)
     parts = {"rgb": seen.rgb, "low": seen.low, "valid": seen.valid, "depth": seen.depth, "known": seen.depth_valid}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -81,6 +82,10 @@ class Recipe:
             raise InputError(f"ema={self.ema:g} is out of range: 0 to below 1")
         if len(self.scales) != 2 or not 1 <= self.scales[0] <= self.scales[1]:
             raise InputError(f"scales={list(self.scales)} are not understood: write the least and the largest, [4, 8]")
+        if any(side < 8 * self.scales[0] for _, side in self.patches):
+            raise InputError(
+                f"patches need {8 * self.scales[0]:g} pixels a side or more, for 8x8 low pixels: change them"
+            )
         if not self.scales[1] <= LARGEST_SCALE or not all(step > 0 for step in self.milestones):
             raise InputError(f"scales end at {LARGEST_SCALE}, and milestones are steps, from 1 on: change them")
         if not self.patches or any(len(patch) != 2 or min(patch) < 1 for patch in self.patches):
@@ -286,11 +291,22 @@ def _parsed(key: str, text: str, old: Any) -> Any:
     except ValueError:
         value = None
     value = _tuples(value)
+    if not _fits(value, old):
+        raise InputError(f"{key}={text} is not understood: write a value like {json.dumps(old)}")
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if type(value) is not type(old):
-        raise InputError(f"{key}={text} is not understood: write a value like {json.dumps(old)}")
     return value
+
+
+def _fits(value: Any, old: Any) -> bool:
+    """Whether ``value`` is of ``old``'s kind, and its parts of those of its first part (of none: numbers or words)."""
+    if isinstance(old, tuple):
+        return isinstance(value, tuple) and all(
+            _fits(part, old[0]) if old else isinstance(part, int | str) for part in value
+        )
+    if isinstance(old, float):
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is type(old)
 
 
 def _tuples(value: Any) -> Any:

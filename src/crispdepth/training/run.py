@@ -68,6 +68,11 @@ def train(
         return _train(recipe, folder, (accelerator, devices, nodes), source or Scenes(), report, workers)
 
 
+def is_finished(recipe: Recipe, folder: Path) -> bool:
+    """Whether ``folder`` holds all steps: then ``train`` learns nothing more."""
+    return _step_of(_newest_checkpoint(folder)) >= recipe.steps
+
+
 def _is_first() -> bool:
     """Whether this is the first process of all: on each machine one has rank 0 until Lightning has counted them."""
     return rank_zero_only.rank == 0 and os.environ.get("NODE_RANK", "0") == "0"  # type: ignore[attr-defined]
@@ -81,7 +86,7 @@ def _train(
     pl.seed_everything(recipe.seed, verbose=False)
     newest = _newest_checkpoint(folder)
     task = TASKS[type(recipe)](recipe, folder, source, report)
-    if newest is not None and _step_of(newest) >= recipe.steps:  # it is done; Lightning would hand out the last step
+    if newest is not None and is_finished(recipe, folder):  # Lightning would hand out the last step
         task.load_state_dict(torch.load(newest, map_location="cpu", weights_only=True)["state_dict"])  # the average
         if _is_first():
             task.save()
