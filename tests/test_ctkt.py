@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from crispdepth import inference
+from crispdepth import careful
 from crispdepth.careful import estimated
 from crispdepth.data.augmentation import EASY, Sensors, ragged, sensed
 from crispdepth.data.scenes import scenes
@@ -622,7 +622,7 @@ def test_scattered_holes_in_levels_are_filled_with_levels(monkeypatch: pytest.Mo
         seen.append(sample.low)
         return estimated(model, sample, size)
 
-    monkeypatch.setattr(inference, "estimated", watched)
+    monkeypatch.setattr(careful, "estimated", watched)
     kept = predict(model, low=low, unit="disparity", size=(96, 128), levels=True)
     assert kept.twice
     assert len(seen) == 2

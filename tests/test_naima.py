@@ -592,7 +592,7 @@ def test_the_published_recipe_learns_from_nyus_own_file(tmp_path: Path) -> None:
     assert isinstance(published, NaimaRecipe)
     assert published.network == NaimaConfig(scale=8, grid=32)
     short = replace(
-        published, network=replace(SMALL, scale=8), tokens="", patches=((1, 56),), steps=2, validate_every=2
+        published, network=replace(SMALL, scale=8), tokens="", patches=((1, 64),), steps=2, validate_every=2
     )
     pictures = source("nyu", tmp_path, None, None)
     assert train(short, tmp_path / "run", accelerator="cpu", source=pictures, workers=0).is_file()

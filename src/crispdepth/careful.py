@@ -132,7 +132,9 @@ def _means(model: Model, kernel: str, depth: Depth, low: Depth, valid: Mask, noi
     """Whether the model shall see ``low`` turned by ``as_bicubic``."""
     if kernel != "auto" or not model.wants_clean:
         return kernel == "average"
-    return not noise and averaged(depth, low, valid) and not noisy(noise_of(low, valid), low, valid)
+    return (
+        not noise and averaged(depth, low, valid, "rgb" in model.inputs) and not noisy(noise_of(low, valid), low, valid)
+    )
 
 
 def denoised(model: Model, sample: Sample, denoise: str = "auto") -> tuple[Sample, float]:

@@ -101,7 +101,15 @@ def predict(
     """
     model = as_model(model)
     pixels = None if shift is None else _two_pixels(shift)
-    options = Options(align, pixels, denoise, kernel, once, levels, hard_edges)
+    options = Options(
+        align=align,
+        shift=pixels,
+        denoise=denoise,
+        kernel=kernel,
+        once=once,
+        levels=levels,
+        hard_edges=hard_edges,
+    )
     if "low" not in model.inputs:
         if low is not None:
             raise InputError(

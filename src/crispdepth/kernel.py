@@ -8,21 +8,23 @@ from crispdepth.types import Depth, Mask
 KERNEL = ("auto", "bicubic", "average", "points")  # what predict may be asked for
 AVERAGED = 0.25  # the least share that tells, from x4 on; below 1 / scale: there it is larger
 POINTS = 1.4  # from here on, from x4 on (5 / scale below): single points, of which a mean is no better guess
+GUIDED = 0.5  # so much later below x3, where a picture has made the edges sharper
 POINTED = 1.2  # from here on they may be points, if a corner fits the picture, too
 APART = 1e-4  # of the depth, root mean square: kernels that differ by less tell nothing
 READ, LEAST_READ = 0.85, 500  # fewer readings, of all and altogether, tell nothing
 
 
-def averaged(depth: Depth, low: Depth, valid: Mask) -> bool:
+def averaged(depth: Depth, low: Depth, valid: Mask, guided: bool = False) -> bool:
     """Whether ``low`` (1, 1, h, w), from which a network that takes its readings for bicubic ones made ``depth``
-    (1, 1, H, W), rather holds means of the pixels covered. Not to be told of a noisy map.
+    (1, 1, H, W), ``guided`` by a picture, rather holds means of the pixels covered. Not to be told of a noisy map.
 
     Both kernels are tried on ``depth``. What ``low`` differs from the bicubic one by is laid on what the mean differs
-    by (least squares): the share is about 0 for bicubic maps, as the network takes care of, and 0.2 to 2.3 for
+    by (least squares): the share is about 0 for bicubic maps, as the network takes care of, and 0.2 to 2.7 for
     averaged ones (examples/try_kernels.py).
     """
     scale = _told_at(depth, low, valid)
-    return bool(scale) and max(AVERAGED, 1 / scale) < share(depth, low, valid) < max(POINTS, 5 / scale)
+    most = max(POINTS, 5 / scale + (GUIDED if guided and scale < 3 else 0)) if scale else 0.0
+    return bool(scale) and max(AVERAGED, 1 / scale) < share(depth, low, valid) < most
 
 
 def as_taken(depth: Depth, low: Depth, valid: Mask) -> bool:

@@ -11,7 +11,7 @@ from crispdepth.shift import ALIGN
 from crispdepth.types import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """How one low map is worked on (``careful``); each as ``predict`` tells it."""
 

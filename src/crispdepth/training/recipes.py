@@ -82,14 +82,14 @@ class Recipe:
             raise InputError(f"ema={self.ema:g} is out of range: 0 to below 1")
         if len(self.scales) != 2 or not 1 <= self.scales[0] <= self.scales[1]:
             raise InputError(f"scales={list(self.scales)} are not understood: write the least and the largest, [4, 8]")
-        if any(side < 8 * self.scales[0] for _, side in self.patches):
-            raise InputError(
-                f"patches need {8 * self.scales[0]:g} pixels a side or more, for 8x8 low pixels: change them"
-            )
         if not self.scales[1] <= LARGEST_SCALE or not all(step > 0 for step in self.milestones):
             raise InputError(f"scales end at {LARGEST_SCALE}, and milestones are steps, from 1 on: change them")
         if not self.patches or any(len(patch) != 2 or min(patch) < 1 for patch in self.patches):
             raise InputError(f"patches={list(self.patches)} are not understood: write [[pictures, side], …]")
+        if any(side < 8 * self.scales[0] for _, side in self.patches):
+            raise InputError(
+                f"patches need {8 * self.scales[0]:g} pixels a side or more, for 8x8 low pixels: change them"
+            )
 
     def drawn(self, step: int) -> int:
         """The number of the scenes that are shown at ``step``."""
