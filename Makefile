@@ -19,8 +19,8 @@ test: .venv/installed ## lint, types, tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto
 
-test-slow: .venv/installed ## the tests that start an S3 server, a Ray cluster or two trainings, or take long
-	$(BIN)/python -m pytest -n 0 -m slow
+test-slow: .venv/installed ## the tests that start an S3 server, a Ray cluster or two trainings, or take long; what C++ says as it ends a process is seen
+	$(BIN)/python -m pytest -n 0 -m slow --capture=sys
 
 check: .venv/installed ## format, lint and types, no tests
 	$(BIN)/ruff format .

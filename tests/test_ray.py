@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,6 +132,9 @@ def test_a_wrong_question_comes_back_from_the_cluster_as_one_line(tmp_path: Path
         with pytest.raises(InputError, match=r"no room for a worker of 99 CPUs.*--cpus .*have up to 2 CPUs"):
             run_bulk(job(source, tmp_path / "out", "bicubic", chunk=8), OnRay("auto", workers, cpus=99))
     many = frames(tmp_path / "many", 24)
+    before = set(threading.enumerate())
     with pytest.raises(InputError, match=r"none of the items tried can be done: .*--unit"):
         run_bulk(Bulk(str(many), str(tmp_path / "out"), "bicubic", Settings(), chunk=1), OnRay("auto", cpus=1))
     assert not (tmp_path / "out").exists()
+    # one of Ray Data's threads still at work would end this process at `ray.shutdown`, with exit code 1 and no word
+    assert {thread.name for thread in set(threading.enumerate()) - before} <= {"Prefetcher"}

@@ -6,14 +6,15 @@ import logging
 import os
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import ray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.exceptions import RayError
 
 from crispdepth.memory import keep_freed
@@ -58,11 +59,12 @@ class OnRay:
                 num_cpus=self.cpus,
                 num_gpus=self.gpus,
             )
-            for row in done.iter_rows():
-                error = row.pop("error")
-                if error:
-                    raise InputError(error)
-                yield Done(**row)
+            with _rows(done) as rows:
+                for row in rows:
+                    error = row.pop("error")
+                    if error:
+                        raise InputError(error)
+                    yield Done(**row)
         finally:
             if mine:
                 ray.shutdown()
@@ -100,6 +102,20 @@ class _Worker:
 
 def _columns(done: Done, error: str) -> dict[str, Any]:
     return {name: np.array([value]) for name, value in (asdict(done) | {"error": error}).items()}
+
+
+@contextmanager
+def _rows(dataset: Dataset) -> Iterator[Iterator[dict[str, Any]]]:
+    """The rows, and afterwards none of the threads that fetched them is at work: one that asks Ray anything when Ray is
+    shut down ends the whole process, with exit code 1 and without a word."""
+    before = set(threading.enumerate())
+    try:
+        with closing(row for row in dataset.iter_rows()) as rows:
+            yield rows
+    finally:
+        for thread in set(threading.enumerate()) - before:
+            if thread.name != "Prefetcher":  # it waits for ever, and asks nothing
+                thread.join(60)
 
 
 def _connect(address: str) -> None:
