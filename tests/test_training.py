@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import socket
@@ -439,6 +440,21 @@ def test_a_folder_belongs_to_one_recipe(tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").touch()  # of a run that came as far
     with pytest.raises(InputError, match="another recipe"):
         train(RECIPE, tmp_path, accelerator="cpu")
+
+
+def test_a_folder_belongs_to_one_data_set(tmp_path: Path) -> None:
+    def pictures(*names: str) -> Pictures:
+        return Pictures({name: lambda: scenes(1, 96, 96, 7) for name in names})
+
+    recipe = dataclasses.replace(RECIPE, steps=2, validate_every=2)
+    train(recipe, tmp_path, source=pictures("a", "b"), workers=0)
+    train(recipe, tmp_path, source=pictures("b", "a"), workers=0)  # the same, wherever they lie
+    for other, said in ((pictures("a", "c"), r"2 pictures \w{8}"), (None, "scenes")):
+        with pytest.raises(InputError, match=rf"other data \(2 pictures \w{{8}}, not {said}\): name a new folder"):
+            train(recipe, tmp_path, source=other, workers=0)
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "data"}))
+    train(recipe, tmp_path, workers=0)  # a run of an earlier version: it did not write what it learnt from
 
 
 def test_training_can_begin_with_weights_of_the_same_shape(tmp_path: Path) -> None:

@@ -652,7 +652,7 @@ def train(
         typer.echo(str(stop) or "stopped before the first step", err=True)
         raise typer.Exit(130) from None
     if done:
-        typer.echo(f"note     {folder} was finished before, and nothing is learnt anew: other data want another folder")
+        typer.echo(f"note     {folder} was finished before, and nothing is learnt anew")
     typer.echo(f"wrote {path}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import zlib
@@ -34,10 +35,12 @@ Make = Callable[[Any, int, torch.device | str, "Source"], Batch]  # (recipe, ste
 class Source(Protocol):
     """Where pictures and their depth come from: ``count`` of ``side`` x ``side`` pixels, a function of ``seed``.
 
+    ``says``: which pictures these are, wherever they lie: a run goes on with the same alone.
     ``class_names``: what the numbers in its classes mean; empty where there are none. ``zoom``: as for `scenes`;
     squares of photos are parts of them anyway.
     """
 
+    says: str
     class_names: tuple[str, ...]
 
     def __call__(self, count: int, side: int, seed: int, device: torch.device | str, zoom: float = 1.0) -> Sample: ...
@@ -50,6 +53,7 @@ class Scenes:
     ``true_size``: as for `scenes`.
     """
 
+    says = "scenes"
     class_names = CLASSES
 
     def __init__(self, folder: Path | None = None, labels: float | None = None, true_size: bool = False) -> None:
@@ -107,6 +111,7 @@ class Pictures:
         focal_px: float = 0.0,
     ) -> None:
         self.readers = readers
+        self.says = f"{len(readers)} pictures {zlib.crc32(json.dumps(sorted(readers)).encode()):08x}"
         self.class_names = class_names
         self.longest = longest
         self.labels = labels
@@ -151,6 +156,7 @@ class Several:
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = list(sources)
+        self.says = ", ".join(part.says for part in self.sources)
         self.class_names: tuple[str, ...] = ()  # each has its own
 
     def __call__(self, count: int, side: int, seed: int, device: torch.device | str, zoom: float = 1.0) -> Sample:

@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from crispdepth.training.examples import Batch, Scenes, Source, Stream
 from crispdepth.training.recipes import CrispRecipe, CtktRecipe, NaimaRecipe, Recipe, SemiRecipe, TokensRecipe
 from crispdepth.training.semi import SemiTask
 from crispdepth.training.supervised import CrispTask, NaimaTask
-from crispdepth.training.task import REPORTED, WEIGHTS, Task, recipe_text, write_recipe
+from crispdepth.training.task import REPORTED, WEIGHTS, Task, write_recipe
 from crispdepth.training.tokens import TokensTask
 from crispdepth.types import InputError
 
@@ -57,8 +58,9 @@ def train(
     again with the same folder it goes on from the newest checkpoint. ``accelerator``, ``devices``, ``nodes``
     are Lightning's own. ``source``: where pictures come from; by default scenes are made. ``report``: a folder with
     middlebury/ and lu/ in it, whose figures are logged and decide nothing. ``workers``: processes that make
-    examples on a CPU. Raises InputError when the folder holds weights of another recipe, when another process trains
-    there, and for what cannot be read; KeyboardInterrupt, whose text says where it goes on, for Ctrl-C and SIGTERM.
+    examples on a CPU. Raises InputError when the folder holds weights of another recipe or other data, when another
+    process trains there, and for what cannot be read; KeyboardInterrupt, whose text says where it goes on, for Ctrl-C
+    and SIGTERM.
     """
     check_folder(folder)
     if report is not None:
@@ -81,7 +83,7 @@ def _is_first() -> bool:
 def _train(
     recipe: Recipe, folder: Path, where: tuple[str, int, int], source: Source, report: Path | None, workers: int
 ) -> Path:
-    _check_same_recipe(recipe, folder)
+    _check_same_recipe(recipe, source.says, folder)
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(recipe.seed, verbose=False)
     newest = _newest_checkpoint(folder)
@@ -94,7 +96,7 @@ def _train(
     with _quiet():
         trainer = _trainer(recipe, folder, *where, _step_of(newest))
         if _is_first():  # who else may be ahead of the folder itself
-            write_recipe(recipe, folder)  # last: what was refused so far leaves nothing behind
+            write_recipe(recipe, source.says, folder)  # last: what was refused so far leaves nothing behind
         try:
             trainer.fit(task, datamodule=_Examples(task, _step_of(newest), workers), ckpt_path=newest)
         except InputError as error:  # from a process that makes examples torch hands on the whole traceback
@@ -211,14 +213,22 @@ def _step_of(path: Path | None) -> int:
     return 0 if path is None else int(path.stem.partition("=")[2].partition("-")[0])
 
 
-def _check_same_recipe(recipe: Recipe, folder: Path) -> None:
-    """What was learnt belongs to one recipe: going on with another would be neither."""
+def _check_same_recipe(recipe: Recipe, data: str, folder: Path) -> None:
+    """What was learnt belongs to one recipe and one data set: going on with another would be neither."""
     path = folder / "recipe.json"
     learnt = _newest_checkpoint(folder) or (folder / WEIGHTS).is_file()
-    if learnt and path.is_file() and path.read_text() != recipe_text(recipe):
-        had, asked = (_flat(json.loads(text)) for text in (path.read_text(), recipe_text(recipe)))
-        other = next((f" with {key}={json.dumps(had[key])}" for key in had if had[key] != asked.get(key)), "")
-        raise InputError(f"{folder} holds a run of another recipe{other}: name a new folder, or delete this one")
+    if not learnt or not path.is_file():
+        return
+    asked = _flat({"data": data} | json.loads(json.dumps(asdict(recipe))))
+    had = _flat({"data": data} | json.loads(path.read_text()))  # earlier versions did not write it
+    if had == asked:
+        return
+    if had["data"] != data:
+        raise InputError(
+            f"{folder} holds a run that learnt from other data ({had['data']}, not {data}): name a new folder"
+        )
+    other = next((f" with {key}={json.dumps(had[key])}" for key in had if had[key] != asked.get(key)), "")
+    raise InputError(f"{folder} holds a run of another recipe{other}: name a new folder, or delete this one")
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:

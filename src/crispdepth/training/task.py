@@ -218,16 +218,11 @@ def save_weights(network: Any, folder: Path) -> Path:
     return path
 
 
-def write_recipe(recipe: Recipe, folder: Path) -> None:
-    """``recipe.json``: what made these weights."""
+def write_recipe(recipe: Recipe, data: str, folder: Path) -> None:
+    """``recipe.json``: what made these weights, from which ``data`` (``Source.says``)."""
     part = folder / f"recipe.{os.getpid()}.part"
-    part.write_text(recipe_text(recipe))
+    part.write_text(json.dumps({"data": data} | asdict(recipe), indent=1) + "\n")
     part.replace(folder / "recipe.json")  # another process of this training may be reading it
-
-
-def recipe_text(recipe: Recipe) -> str:
-    """What stands in ``recipe.json``."""
-    return json.dumps(asdict(recipe), indent=1) + "\n"
 
 
 @lru_cache(maxsize=2)
