@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from crispdepth.geometry import grow, resize
+from crispdepth.geometry import extremes, grow, resize
 from crispdepth.types import Depth, InputError, Mask, Size
 
 LARGEST_SCALE = 64
@@ -88,8 +88,8 @@ def quantise(depth: Depth, steps: torch.Tensor, valid: Mask | None = None) -> De
     """Rounded to ``steps`` equal steps (b, 1, 1, 1), one value more, between the smallest and the largest value of each
     map, of what is ``valid`` (by default all)."""
     known = torch.ones_like(depth, dtype=torch.bool) if valid is None else valid
-    bottom = torch.where(known, depth, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
-    step = (torch.where(known, depth, -torch.inf).amax(dim=(1, 2, 3), keepdim=True) - bottom) / steps
+    bottom, top = extremes(depth, known)
+    step = (top - bottom) / steps
     return bottom + ((depth - bottom) / step.clamp(min=1e-12)).round() * step
 
 

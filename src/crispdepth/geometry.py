@@ -36,11 +36,16 @@ class Camera:
     height: int
 
     @classmethod
+    def centred(cls, f_px: float, size: Size) -> Self:
+        """Square pixels, the axis through the middle."""
+        height, width = size
+        return cls(f_px, f_px, (width - 1) / 2, (height - 1) / 2, width, height)
+
+    @classmethod
     def from_fov(cls, fov_deg: float, size: Size) -> Self:
         """Square pixels, the axis through the middle, ``fov_deg`` across the longer side."""
         height, width = size
-        f_px = 0.5 * max(height, width) / math.tan(math.radians(fov_deg) / 2)
-        return cls(f_px, f_px, (width - 1) / 2, (height - 1) / 2, width, height)
+        return cls.centred(0.5 * max(height, width) / math.tan(math.radians(fov_deg) / 2), size)
 
     def resized(self, size: Size) -> Self:
         """The same camera after its image was resized to ``size`` (pixel centres at half a pixel)."""
@@ -130,10 +135,15 @@ def fill(depth: Depth, valid: Mask, levels: int = LEVELS) -> Depth:
     return torch.where(valid, depth, smooth)
 
 
+def extremes(depth: Depth, valid: Mask) -> tuple[torch.Tensor, torch.Tensor]:
+    """The least and the most of each map's readings, both (b, 1, 1, 1); inf and -inf where there are none."""
+    bottom = torch.where(valid, depth, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
+    return bottom, torch.where(valid, depth, -torch.inf).amax(dim=(1, 2, 3), keepdim=True)
+
+
 def normalised(low: Depth, valid: Mask) -> tuple[Depth, torch.Tensor, torch.Tensor]:
     """(low - middle) / range, holes filled; middle and range (b, 1, 1, 1), of the readings. A flat map gives 0."""
-    top = torch.where(valid, low, -torch.inf).amax(dim=(1, 2, 3), keepdim=True)
-    bottom = torch.where(valid, low, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
+    bottom, top = extremes(low, valid)
     some = top >= bottom
     middle = torch.where(some, (top + bottom) / 2, 0)
     span = torch.where(some, top - bottom, 0)
@@ -144,8 +154,7 @@ def normalised(low: Depth, valid: Mask) -> tuple[Depth, torch.Tensor, torch.Tens
 def level_step(low: Depth, valid: Mask) -> torch.Tensor:
     """One level as a share of the range, (b, 1, 1, 1), where ``low`` is in levels: all its readings are whole numbers,
     32 to 255 (LEVELS_OF_RANGE) from least to most; 0 elsewhere. Metres are never so: all whole, and so far apart."""
-    top = torch.where(valid, low, -torch.inf).amax(dim=(1, 2, 3), keepdim=True)
-    bottom = torch.where(valid, low, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
+    bottom, top = extremes(low, valid)
     span = top - bottom
     whole = ~(valid & (low != low.round())).any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
     in_levels = whole & (span >= LEVELS_OF_RANGE[0]) & (span <= LEVELS_OF_RANGE[1])

@@ -212,11 +212,10 @@ def _busiest(result: Prediction, side: int = 320) -> tuple[int, int, int, int]:
 
 def camera_of(work: Work) -> tuple[Camera, str]:
     """The camera of the result's pixels, and what to say of it. Raises InputError."""
-    height, width = size = work.result.depth.shape
+    size = work.result.depth.shape
     known, focal_px = intrinsics_of(work.job, work.settings), work.settings.focal_px
     if known is None and focal_px is not None:
-        f_px = focal_px * width / work.rgb_size[1]
-        return Camera(f_px, f_px, (width - 1) / 2, (height - 1) / 2, width, height), "with the focal length given"
+        return Camera.centred(focal_px * size[1] / work.rgb_size[1], size), "with the focal length given"
     if known is None:
         camera = Camera.from_fov(work.settings.fov_deg, size)
         note = f"a {work.settings.fov_deg:g}° field of view is assumed, so shapes may be stretched: --intrinsics"

@@ -192,5 +192,4 @@ def _with_focal(read: Callable[[], Sample], words: list[str]) -> Sample:
         return sample
     assert sample.rgb is not None
     height, width = sample.rgb.shape[-2:]
-    camera = Camera(focal_px, focal_px, (width - 1) / 2, (height - 1) / 2, width, height)
-    return replace(sample, intrinsics=camera.matrix())
+    return replace(sample, intrinsics=Camera.centred(focal_px, (height, width)).matrix())

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from crispdepth.extras import late
-from crispdepth.geometry import fill, resize_rgb
+from crispdepth.geometry import extremes, fill, resize_rgb
 from crispdepth.models.pretrained import pretrained
 from crispdepth.types import Depth, InputError, Mask, Model, Rgb, Size
 
@@ -54,8 +54,7 @@ class PromptDepthAnything(Model):
 
     def forward(self, low: Depth, valid: Mask, rgb: Rgb) -> Depth:
         """``low`` (b, 1, h, w), its mask, ``rgb`` (b, 3, H, W) to depth (b, 1, H, W) in the unit of ``low``."""
-        top = torch.where(valid, low, -torch.inf).amax(dim=(1, 2, 3), keepdim=True)
-        bottom = torch.where(valid, low, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
+        bottom, top = extremes(low, valid)
         some, span = top >= bottom, top - bottom
         sloped = some & (span > 0)
         x = fill(torch.where(valid & sloped, (low - bottom) / torch.where(sloped, span, 1), 0), valid)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 LEAST = 16  # channels on both sides of a matrix: with fewer there is nothing to even out
+BETAS = (0.9, 0.99)  # AdamW's
 MOMENTUM = 0.95
 LENGTH = 0.2  # of a step's root mean square over the learning rate: about AdamW's, so that one rate serves both
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's: brings singular values of 0 to 1 near 1 soonest
@@ -37,7 +38,7 @@ class Muon(torch.optim.AdamW):
             matrix = weight.ndim > 1 and min(weight.shape[:2]) >= LEAST and not name.startswith(ends)
             (even if matrix else rest).append(weight)
         groups = [{"params": params, "even": params is even} for params in (even, rest) if params]
-        super().__init__(groups, learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay)
+        super().__init__(groups, learning_rate, betas=BETAS, weight_decay=weight_decay)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:

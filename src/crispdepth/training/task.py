@@ -26,7 +26,7 @@ from crispdepth.models.crisp import Crisp
 from crispdepth.models.ctkt import Ctkt
 from crispdepth.picture import Panel, Range, comparison, depth_panel, error_panel, rgb_panel
 from crispdepth.training.examples import Batch, Scenes, Source, example
-from crispdepth.training.muon import Muon
+from crispdepth.training.muon import BETAS, Muon
 from crispdepth.training.recipes import Recipe
 from crispdepth.types import Depth, InputError, Model, Rgb, Sample
 
@@ -146,7 +146,7 @@ class Task(pl.LightningModule):
         if recipe.optimizer == "muon":
             optimizer = Muon(learnt, rate, decay, self.ends)
         else:
-            optimizer = torch.optim.AdamW([p for _, p in learnt], rate, betas=(0.9, 0.99), weight_decay=decay)
+            optimizer = torch.optim.AdamW([p for _, p in learnt], rate, betas=BETAS, weight_decay=decay)
 
         def share(step: int) -> float:
             rise = min(1.0, (step + 1) / max(1, recipe.warmup))
