@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_atomic import read_only
 
@@ -16,7 +17,7 @@ from crispdepth import batch
 from crispdepth.batch import Job, Settings, pair, run, run_all
 from crispdepth.io import read_depth, read_rgb, write_depth
 from crispdepth.models.catalog import load
-from crispdepth.types import InputError
+from crispdepth.types import InputError, Model
 
 
 def write_inputs(folder: Path, stem: str = "a", holes: bool = False) -> tuple[Path, Path]:
@@ -163,6 +164,10 @@ def test_when_one_output_fails_none_is_written(tmp_path: Path) -> None:
         ({}, {"scale": 4, "size": (48, 64)}, "one of them"),
         ({}, {"scale": 0.1}, "1 to 64"),
         ({}, {"fov_deg": 200}, "1 to 170"),
+        ({}, {"fov_deg": 50}, "--fov is for points and meshes: add --points"),
+        ({"points": "p.ply"}, {"fov_deg": 50, "intrinsics": "60,60,31.5,23.5"}, "and --intrinsics does: leave it out"),
+        ({"points": "p.ply"}, {"fov_deg": 50, "calib": "calib.txt", "unit": None}, "and --calib does: leave it out"),
+        ({"low": None, "points": "p.ply"}, {"fov_deg": 50, "focal_px": 60, "unit": None}, "and --focal does"),
         ({}, {"intrinsics": "60,60,31.5,23.5"}, "--points"),
         ({}, {"unit": None}, "--unit"),
         ({}, {"unit": "cm"}, "unknown unit"),
@@ -378,6 +383,46 @@ def test_what_cannot_be_with_a_picture_alone_or_a_model_is_said_before_any_work(
     job = Job(low, tmp_path / "o.png", rgb, classes=tmp_path / "c.png")
     with pytest.raises(InputError, match="tells no classes apart: leave out --classes, or give --rgb alone"):
         run(job, load("fgs"), Settings(unit="mm"))
+    (failure,) = batch.run_video([job], load("fgs"), Settings(unit="mm"))
+    assert "tells no classes apart" in failure
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "cure"),
+    [
+        ({"points": "p.ply"}, {"intrinsics": "FOLDER/nope.json"}, "no such file"),
+        ({"mesh": "p.glb"}, {"intrinsics": "FOLDER/square.json"}, "another shape"),
+        ({"truth": "nope.png"}, {}, "no such file"),
+        ({"low": None}, {"out_unit": "disparity"}, "m depth cannot be written as disparity"),
+    ],
+)
+def test_what_the_outputs_need_is_looked_at_before_any_work(
+    tmp_path: Path, change: dict[str, Any], settings: dict[str, Any], cure: str
+) -> None:
+    low, rgb = write_inputs(tmp_path)
+    (tmp_path / "square.json").write_text(
+        json.dumps({"fx": 60, "fy": 60, "cx": 31, "cy": 31, "width": 64, "height": 64})
+    )
+    parts: dict[str, Any] = {"low": low, "rgb": rgb, "out": tmp_path / "o.png"}
+    parts |= {k: None if v is None else tmp_path / v for k, v in change.items()}
+    settings = {k: v.replace("FOLDER", str(tmp_path)) for k, v in settings.items() if v is not None}
+    with pytest.raises(InputError, match=cure):
+        batch.read(Job(**parts), Settings(unit="mm" if parts["low"] else None, **settings))
+
+
+def test_a_picture_alone_has_points_by_a_model_that_takes_no_focal_length(tmp_path: Path) -> None:
+    class Flat(Model):
+        inputs = ("rgb",)
+
+        def forward(self, rgb: torch.Tensor) -> torch.Tensor:
+            return torch.full_like(rgb[:, :1], 2.0)
+
+    _, rgb = write_inputs(tmp_path)
+    job = Job(None, tmp_path / "o.png", rgb, points=tmp_path / "p.ply")
+    lines = run(job, Flat(), Settings(intrinsics="60,60,31.5,23.5"))
+    assert any("with the intrinsics given" in line for line in lines)
+    with pytest.raises(InputError, match="leave out --focal"):
+        run(job, Flat(), Settings(focal_px=60))
 
 
 def test_the_results_never_overwrite_the_inputs(tmp_path: Path) -> None:

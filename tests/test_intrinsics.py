@@ -79,6 +79,10 @@ def test_a_middle_far_from_the_pictures_is_told_where_no_size_was_given() -> Non
     assert "119.5,89.5 is far from the middle of 1920x1440" in of_the_depth_map.doubt((1440, 1920))
     assert not of_the_depth_map.doubt((180, 240))
     assert not Intrinsics(181.25, 181.25, 119.5, 89.5, 240, 180).doubt((1440, 1920))
+    landscape = Intrinsics(1450, 1450, 959.5, 719.5)
+    assert "was one of the two turned?" in landscape.doubt((1920, 1440))
+    assert not landscape.doubt((1440, 1920))
+    assert not Intrinsics(1450, 1450, 1070, 719.5).doubt((1440, 1920))  # a little off, as cropped pictures' are
 
 
 def test_a_camera_of_another_size_is_rescaled_and_of_another_shape_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ SIZES = st.tuples(st.integers(1, 20), st.integers(1, 20))
 @quick
 @given(data=st.data(), size=SIZES)
 def test_float_formats_keep_every_bit(tmp_path: Path, suffix: str, data: st.DataObject, size: tuple[int, int]) -> None:
-    numbers = st.floats(2.0**-100, 2.0**100, width=32) | st.just(0.0)
+    numbers = st.floats(2.0**-100, 2.0**15, width=32) | st.just(0.0)
     depth = data.draw(hnp.arrays(np.float32, size, elements=numbers))
     assume((depth > 0).any())
     io.write_depth(tmp_path / f"a{suffix}", depth)
@@ -108,7 +109,42 @@ def test_nan_in_an_npy_is_counted_and_becomes_a_hole_on_demand(tmp_path: Path) -
 
 def test_too_large_numbers_are_refused_not_turned_into_inf(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([[1.0, 1e300]]))
-    assert "too large" in refused(tmp_path / "a.npy", None)
+    assert "too large" in refused(tmp_path / "a.npy", "disparity")
+
+
+@pytest.mark.parametrize("nothing", [65504.0, 1e10, -1e10])
+def test_what_a_renderer_writes_for_nothing_there_is_no_depth(tmp_path: Path, nothing: float) -> None:
+    depth = np.array([[1.0, 2.0, nothing]], np.float32)
+    for suffix in (".exr", ".pfm"):
+        io._write(tmp_path / f"a{suffix}", io._ENCODERS[suffix](depth))
+        read = io.read_depth(tmp_path / f"a{suffix}")
+        assert read.valid.tolist() == [[True, True, False]]
+        assert read.depth.max() == 2
+        assert "1 readings of 65504 m and more are holes" in read.note
+    np.save(tmp_path / "a.npy", depth)
+    assert "65504 m and more; add --nan-holes" in refused(tmp_path / "a.npy", None)
+    assert io.read_depth(tmp_path / "a.npy", nan_holes=True).depth.max() == 2
+    assert io.decode_depth(depth * 1000, "mm", nan_holes=True).valid.sum() == 2
+    assert io.read_depth(tmp_path / "a.npy", "relative").valid.all()  # no metres: any value may be one
+
+
+def test_a_tiff_of_64_bit_floats_is_not_called_damaged(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.tif"), np.ones((4, 5)))
+    assert "save it as 32-bit floats" in refused(tmp_path / "a.tif", None)
+
+
+def test_whole_numbers_that_cannot_hold_the_depth_are_told_before_the_work(tmp_path: Path) -> None:
+    low = io.decode_depth(np.full((4, 5), 0.003, np.float32), "m")
+    for suffix in (".png", ".tif"):
+        with pytest.raises(InputError, match="16-bit mm has no steps for so little"):
+            io.check_holds(tmp_path / f"a{suffix}", low, "mm")
+    io.check_holds(tmp_path / "a.tif", low, None)
+
+
+def test_a_confidence_may_be_bools_and_a_depth_may_not(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((4, 5), dtype=bool))
+    assert io.read_confidence(tmp_path / "a.npy").all()
+    assert "holds bool" in refused(tmp_path / "a.npy", None)
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,8 @@ def test_open3ds_folders_pair_by_name_or_in_order(tmp_path: Path) -> None:
     assert found.unit == "mm"
     jobs, lonely = pair(Job(tmp_path, tmp_path, points=tmp_path))
     assert not lonely
+    with pytest.raises(InputError, match="would be an input next time"):
+        pair(Job(tmp_path, tmp_path / "depth"), ".tif")
     lines = run(jobs[0], load("bicubic"), Settings())
     assert any("median 5 m" in line for line in lines)
     assert any("intrinsics given" in line for line in lines)

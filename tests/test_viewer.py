@@ -490,6 +490,15 @@ def test_a_confidence_is_told_apart_by_its_name(sample: Path, tmp_path: Path) ->
         "rgb": "rgb.png",
         "low": "low.png",
     }
+    shutil.copy(sample / "rgb.png", tmp_path / "conference.png")
+    assert list(told_apart([tmp_path / "conference.png"])) == ["rgb"]
+
+
+def test_what_the_page_hides_or_says_twice(desk: Desk, sample: Path) -> None:
+    run = desk.begin("symbiotic-small", {"rgb": sample / "rgb.png"}, {"unit": "mm"})  # the box is hidden, not emptied
+    assert run.settings.unit is None
+    with pytest.raises(InputError, match="typed and handed in as a file"):
+        desk.begin("bicubic", pair(sample) | {"intrinsics": sample / "intrinsics.json"}, {"intrinsics": "9,9,6,4"})
 
 
 def test_an_example_is_known_by_its_place(desk: Desk, sample: Path) -> None:

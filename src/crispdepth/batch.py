@@ -60,8 +60,6 @@ def run(job: Job, model: Model, settings: Settings) -> list[str]:
 
 def finished(read: Read, model: Model) -> list[str]:
     """What is left of ``run`` when its files are read: a wrong one costs no loading of the model."""
-    if read.job.classes is not None and not hasattr(model, "depth_and_classes"):
-        raise InputError("this model tells no classes apart: leave out --classes, or give --rgb alone")
     work, lines = worked(read, model)
     return lines + written(work)
 
@@ -70,7 +68,9 @@ def read(job: Job, settings: Settings) -> Read:
     """The first third of ``run``: the files, checked, the depth in the picture's camera. Raises InputError."""
     check(job, settings)
     if job.low is None:
+        io.check_unit(job.out, "m", settings.out_unit)
         alone = io.read_rgb(job.start)
+        _check_read(job, settings, alone.shape[:2])
         return Read(job, settings, None, alone, [f"rgb      {job.start.name}: {alone.shape[1]}x{alone.shape[0]}"])
     try:
         low, lines = _read_low(job.low, job, settings)
@@ -90,7 +90,18 @@ def read(job: Job, settings: Settings) -> Read:
             lines.append(line)
         if low.depth.shape[0] > rgb.shape[0] and settings.size is None and settings.scale is None:
             lines.append("note     the depth is larger than the picture: --scale 1 keeps its detail")
+    _check_read(job, settings, low.depth.shape if rgb is None else rgb.shape[:2])
     return Read(job, settings, low, rgb, lines)
+
+
+def _check_read(job: Job, settings: Settings, size: Size) -> None:
+    """Raise InputError for what else the outputs need, while nothing is done yet: the camera of pictures of ``size``,
+    and the truth."""
+    known = intrinsics_of(job, settings) if job.points or job.mesh else None
+    if known is not None:
+        known.camera(size)
+    if job.truth is not None:
+        read_depth(job.truth, job, settings)
 
 
 def sizes(read: Read) -> tuple[Size, Size] | None:
@@ -101,6 +112,8 @@ def sizes(read: Read) -> tuple[Size, Size] | None:
 
 def worked(read: Read, model: Model) -> tuple[Work, list[str]]:
     """The second third: the model's result, ready for ``outputs_of``, and the lines so far. Raises InputError."""
+    if read.job.classes is not None and not hasattr(model, "depth_and_classes"):
+        raise InputError("this model tells no classes apart: leave out --classes, or give --rgb alone")
     settings, low, rgb, lines = read.settings, read.low, read.rgb, list(read.lines)
     if low is None:
         assert rgb is not None
@@ -160,7 +173,7 @@ def _size(read: Read) -> Size | None:
 def _from_rgb(rgb: np.ndarray, job: Job, model: Model, settings: Settings) -> tuple[Prediction, str]:
     """Depth from the picture alone, and what to say of it."""
     known, focal_px = intrinsics_of(job, settings), settings.focal_px
-    if focal_px is None and known is not None:
+    if focal_px is None and known is not None and hasattr(model, "for_focal"):
         focal_px = known.camera((rgb.shape[0], rgb.shape[1])).fx_px
     result = predict(model, rgb=rgb, size=settings.size, focal_px=focal_px)
     return result, _about_scale(model, result, rgb.shape[:2], focal_px)
@@ -304,7 +317,9 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
         if set(wanted.inputs) > {"low"}:
             raise InputError(f"{wanted.low}: a recording names its pictures itself: leave out --rgb and --confidence")
         jobs = [_of_frame(wanted, suffix, frame, recorded.unit) for frame in recorded.frames]
-        _check_spared(jobs, (path for job in jobs for path in job.inputs.values()))
+        given = {path for job in jobs for path in job.inputs.values()}
+        _check_spared(jobs, given)
+        _check_apart(jobs, {path.parent for path in given})
         return jobs, recorded.lonely
     # depth_256 may be frame 256: the second way is for names that the first does not pair
     for naming in (stem, stem_without_unit) if len(wanted.inputs) > 1 else (attrgetter("stem"),):
@@ -324,9 +339,7 @@ def pair(wanted: Job, suffix: str = ".png") -> tuple[list[Job], list[str]]:
     given = {path for files in found.values() for path in files.values()}
     given |= {path for folder in wanted.inputs.values() if folder.is_dir() for path in files_in(folder)}
     _check_spared(jobs, given)
-    for path in (path for job in jobs for path, _ in job.outputs):
-        if any(_would_be_given(path, place) for place in wanted.inputs.values()):
-            raise InputError(f"{path}: would be an input next time: let the results go to another folder")
+    _check_apart(jobs, wanted.inputs.values())
     known_by = naming if len(wanted.inputs) > 1 else stem
     used = {known_by(path) for inputs in pairs.values() for path in inputs.values()}
     lonely = sorted(path for path in given if known_by(path) not in used)
@@ -341,6 +354,14 @@ def _partners(found: dict[str, dict[str, Path]], first: str) -> dict[str, dict[s
         if len(inputs) == len(found) and (len(set(inputs.values())) == len(inputs) or io.holds_both(path)):
             pairs[name] = inputs
     return pairs
+
+
+def _check_apart(jobs: Sequence[Job], places: Iterable[Path]) -> None:
+    """Raise InputError where a job would write what would be an input of the next run."""
+    places = list(places)
+    for path in (path for job in jobs for path, _ in job.outputs):
+        if any(_would_be_given(path, place) for place in places):
+            raise InputError(f"{path}: would be an input next time: let the results go to another folder")
 
 
 def _would_be_given(path: Path, place: Path) -> bool:

@@ -23,7 +23,7 @@ from crispdepth.data.sample import write_sample
 from crispdepth.engines import Wanted, lines_of, opened
 from crispdepth.findings import Cancelled, Run, draw, on_page, one_line
 from crispdepth.intrinsics import read_intrinsics
-from crispdepth.job import Job, Settings, read_depth
+from crispdepth.job import Job, Settings
 from crispdepth.memory import ran_short
 from crispdepth.models.catalog import CATALOG, default
 from crispdepth.outputs import kept_of, outputs_of
@@ -177,6 +177,8 @@ def _settings(wishes: Mapping[str, Any], files: Mapping[str, Path]) -> Settings:
     typed = str(wishes.get("intrinsics") or "").strip()
     if typed and not re.fullmatch(r"[-+\d.,eE\s]+", typed):  # a path would be one of this machine
         raise InputError(f"intrinsics '{shown(typed)}' are not four numbers; write fx,fy,cx,cy, or hand in a file")
+    if typed and "intrinsics" in files:
+        raise InputError("--intrinsics are typed and handed in as a file, too: leave one of them out")
     intrinsics = typed or (str(files["intrinsics"]) if "intrinsics" in files else None)
     if intrinsics is not None:
         try:
@@ -186,7 +188,7 @@ def _settings(wishes: Mapping[str, Any], files: Mapping[str, Path]) -> Settings:
     fov_deg = number("fov_deg")
     depth_there, sure = "low" in files, "confidence" in files
     return Settings(
-        unit=str(wishes.get("unit") or "") or None,
+        unit=(str(wishes.get("unit") or "") or None) if depth_there or "truth" in files else None,
         scale=number("scale") if depth_there else None,
         intrinsics=intrinsics,
         fov_deg=Settings.fov_deg if fov_deg is None else fov_deg,
@@ -206,8 +208,6 @@ def _settings(wishes: Mapping[str, Any], files: Mapping[str, Path]) -> Settings:
 def _carry_out(run: Run) -> None:
     run.reach("reading the files", 0.02)
     found = read(run.job, run.settings)
-    if run.job.truth is not None:
-        read_depth(run.job.truth, run.job, run.settings)  # what is wrong with it is told before the work
     run.reach("loading the model", 0.04)
     model, choice = opened(run.model)
     _watch(model, run)

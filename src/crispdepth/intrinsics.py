@@ -17,6 +17,7 @@ from crispdepth.atomic import PathLike, opened, shown
 from crispdepth.geometry import Camera
 from crispdepth.types import InputError, Size
 
+CENTRED = 0.04  # of a side: cameras' principal points are mostly so near the middle
 OFF_CENTRE = 0.2  # of a side: a principal point so far from the middle is rarely a camera's own
 
 
@@ -42,13 +43,24 @@ class Intrinsics:
     def doubt(self, size: Size) -> str:
         """What is odd about them for pictures of ``size`` (height, width); empty where nothing is."""
         height, width = size
-        x, y = self.cx / width - 0.5, self.cy / height - 0.5
-        if self.width is not None or max(abs(x), abs(y)) < OFF_CENTRE:
+        if self.width is not None:
+            return ""
+        off, turned = self._off_centre(width, height), self._off_centre(height, width)
+        if off > 2 * CENTRED and turned < CENTRED:
+            return (
+                f"cx,cy = {self.cx:g},{self.cy:g} is the middle of {height}x{width}, and the picture is "
+                f"{width}x{height}: was one of the two turned?"
+            )
+        if off < OFF_CENTRE:
             return ""
         return (
             f"cx,cy = {self.cx:g},{self.cy:g} is far from the middle of {width}x{height}: "
             "if they are for another size, a .json with width and height too is rescaled"
         )
+
+    def _off_centre(self, width: int, height: int) -> float:
+        """How far the axis is from the middle of such a picture, as a share of its side."""
+        return max(abs(self.cx / width - 0.5), abs(self.cy / height - 0.5))
 
     def camera(self, size: Size) -> Camera:
         """The camera for pictures of ``size`` (height, width), rescaled if it was measured at another one.

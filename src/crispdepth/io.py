@@ -42,6 +42,7 @@ from crispdepth.units import UNITS, Unit, parse_unit
 
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".exr", ".pfm", ".npy", ".npz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+NO_READING_M = 65504.0  # the end of half floats: what is so far was not measured, but written by a renderer
 LEAST_STEPS = 5  # of a 16-bit file, for a median: less is mostly a wrong unit
 USUAL_FAR_M = 1000.0  # readings beyond are mostly a wrong unit
 ROWS = 256  # of a map, brought to whole numbers at once
@@ -87,11 +88,11 @@ def read_depth(
     """A depth map, with its mask, of an 8/16-bit PNG, TIFF, EXR, PFM, npy or npz file, Hypersim's HDF5, or the one in a
     HEIC photo.
 
-    ``unit`` is a name in ``UNITS``; integer files must be given one, floating-point files default to
-    metres (an npz of ours and a HEIC name their own). 0 and negative values are holes, but not in ``relative``. NaN and
-    inf are holes in EXR, PFM and HDF5, elsewhere only with ``nan_holes``. ``valid`` (H, W) bool marks the readings
-    where the file itself does not; what stands elsewhere is not looked at. Raises InputError, one line, for anything
-    wrong.
+    ``unit`` is a name in ``UNITS``; integer files must be given one, floating-point files default to metres (an npz of
+    ours and a HEIC name their own). 0 and negative values are holes, but not in ``relative``. NaN, inf and floats of
+    NO_READING_M and more are holes in EXR, PFM and HDF5, elsewhere only with ``nan_holes``. ``valid`` (H, W) bool marks
+    the readings where the file itself does not; what stands elsewhere is not looked at. Raises InputError, one line,
+    for anything wrong.
     """
     row = None if unit is None else parse_unit(unit)
     with _reading(path) as (file, kind):
@@ -104,7 +105,7 @@ def read_depth(
             if valid.shape != raw.values.shape:
                 raise InputError(f"valid is {valid.shape}, but the depth is {raw.values.shape}: they must match")
             raw = replace(raw, valid=valid if raw.valid is None else valid & raw.valid)
-        return _in_metres(raw, row or _default_unit(raw), nan_holes)
+        return _in_metres(raw, row, nan_holes)
 
 
 def decode_depth(
@@ -115,7 +116,7 @@ def decode_depth(
     ``valid`` (H, W) bool marks the readings; what stands elsewhere is not looked at. Raises InputError.
     """
     raw = Raw(values, None if valid is None else valid.astype(bool))
-    return _in_metres(raw, _default_unit(raw) if unit is None else parse_unit(unit), nan_holes)
+    return _in_metres(raw, None if unit is None else parse_unit(unit), nan_holes)
 
 
 def _default_unit(raw: Raw) -> Unit:
@@ -127,15 +128,21 @@ def _default_unit(raw: Raw) -> Unit:
     raise InputError(f"holds whole numbers ({raw.values.dtype}) and no unit; {cure}")
 
 
-def _in_metres(raw: Raw, unit: Unit, nan_holes: bool) -> DepthFile:
+def _in_metres(raw: Raw, row: Unit | None, nan_holes: bool) -> DepthFile:
     values = raw.values
+    if values.dtype.kind not in "iuf":
+        raise InputError(f"depth array holds {values.dtype}, not numbers fit for it; save plain float32")
+    unit = row or _default_unit(raw)
     valid = np.ones(values.shape, bool) if raw.valid is None else raw.valid
     finite = np.isfinite(values)
-    bad = int((valid & ~finite).sum())
-    if bad and not (raw.nan_is_hole or nan_holes):
+    end = np.inf if unit.metres is None or values.dtype.kind != "f" else NO_READING_M / unit.metres
+    beyond = finite & (np.abs(values) >= end)
+    bad, far = int((valid & ~finite).sum()), int((valid & beyond).sum())
+    if (bad or far) and not (raw.nan_is_hole or nan_holes):
+        what = f"NaN or inf{f', or {NO_READING_M:.0f} m and more' if far else ''}"
         cure = "add --nan-holes (nan_holes=True) to make them holes"
-        raise InputError(f"{bad} of {values.size} values are NaN or inf; {cure}")
-    valid = valid & finite
+        raise InputError(f"{bad + far} of {values.size} values are {what}; {cure}")
+    valid = valid & finite & ~beyond
     if unit.name == "sunrgbd":
         values = _rotated(values)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -149,6 +156,8 @@ def _in_metres(raw: Raw, unit: Unit, nan_holes: bool) -> DepthFile:
         raise InputError(f"no reading in {values.size} pixels (all are holes); give a map with depth in it")
     depth[~valid] = 0
     note, full = raw.note, 0
+    if far and not note:
+        note = f"{far} readings of {NO_READING_M:.0f} m and more are holes: so renderers write that nothing is there"
     if unit.metres is not None and unit.name != "sunrgbd" and values.dtype == np.uint16:
         full = int((valid & (values == 65535)).sum())
     if full and not note:
@@ -257,8 +266,7 @@ def write_depth(
             raise InputError(f"cannot write depth as '{suffix}'; use one of {', '.join(DEPTH_SUFFIXES)}")
         depth, valid = _checked(depth, valid, unit)
         row = _target_unit(suffix, unit, out_unit)
-        whole = suffix == ".png" or (suffix in (".tif", ".tiff") and row.integer and row.metres is not None)
-        stored = _whole_numbers(depth, valid, row) if whole else _floats(depth, valid, row)
+        stored = _whole_numbers(depth, valid, row) if _is_whole(suffix, row) else _floats(depth, valid, row)
         data = npz_bytes(stored, valid, row.name) if suffix == ".npz" else _ENCODERS[suffix](stored)
     except InputError as error:
         raise InputError(f"{shown(path)}: {error}") from error
@@ -271,9 +279,9 @@ def check_holds(path: PathLike, low: DepthFile, out_unit: str | None) -> None:
     suffix, values = Path(path).suffix.lower(), low.depth[low.valid]
     try:
         row = _target_unit(suffix, low.depth_unit, out_unit)
-        if suffix == ".png" and row.metres is None:
+        if _is_whole(suffix, row) and row.metres is None:
             _check_own_values(values, np.rint(values), values_between=True)
-        elif suffix == ".png":
+        elif _is_whole(suffix, row):
             _whole_numbers(low.depth, low.valid, row)
             if low.median < LEAST_STEPS * (row.metres or 1):
                 raise InputError(
@@ -282,6 +290,19 @@ def check_holds(path: PathLike, low: DepthFile, out_unit: str | None) -> None:
     except InputError as error:
         said = f"the depth has a median of {low.median:.4g} {low.depth_unit} (--unit {low.unit})"
         raise InputError(f"{shown(path)}: {error}; {said}") from error
+
+
+def check_unit(path: PathLike, unit: str, out_unit: str | None) -> None:
+    """Raise InputError where ``path`` cannot hold depth of ``unit`` as ``out_unit``, whatever its values."""
+    try:
+        _target_unit(Path(path).suffix.lower(), unit, out_unit)
+    except InputError as error:
+        raise InputError(f"{shown(path)}: {error}") from error
+
+
+def _is_whole(suffix: str, unit: Unit) -> bool:
+    """Whether files of this extension hold whole numbers of ``unit``, 16 bits each."""
+    return suffix == ".png" or (suffix in (".tif", ".tiff") and unit.integer and unit.metres is not None)
 
 
 def _write(path: PathLike, data: bytes) -> None:

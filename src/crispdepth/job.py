@@ -121,8 +121,13 @@ def check(job: Job, settings: Settings) -> None:
         raise InputError(f"--scale {settings.scale:g} is out of range: 1 to {LARGEST_SCALE}")
     if not 1 <= settings.fov_deg <= 170:
         raise InputError(f"--fov {settings.fov_deg:g} is out of range: 1 to 170 degrees")
-    if settings.fov_deg != DEFAULT_FOV_DEG and (settings.intrinsics or not (job.points or job.mesh)):
-        raise InputError("--fov is for points and meshes without --intrinsics: add --points cloud.ply, or leave it out")
+    if settings.fov_deg != DEFAULT_FOV_DEG and not (job.points or job.mesh):
+        raise InputError("--fov is for points and meshes: add --points cloud.ply, or leave it out")
+    told = {"--intrinsics": settings.intrinsics, "--focal": settings.focal_px, "--calib": settings.calib}
+    told["the recording"] = job.intrinsics
+    by = next((name for name, value in told.items() if value is not None), None)
+    if settings.fov_deg != DEFAULT_FOV_DEG and by is not None:
+        raise InputError(f"--fov is for a camera that nothing tells of, and {by} does: leave it out")
     if settings.focal_px is not None and settings.intrinsics is not None:
         raise InputError("--focal and --intrinsics both say how long the focal length is: give one of them")
     if settings.depth_intrinsics is None and settings.extrinsics is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from crispdepth.atomic import shown
-from crispdepth.data.folder import files_in, in_order, list_lines
+from crispdepth.data.folder import by_stem, files_in, in_order, list_lines
 from crispdepth.types import InputError
 
 SAME_MOMENT_MS = 2  # ARKitScenes rounds one moment to different milliseconds
@@ -83,7 +84,7 @@ def _open3d(root: Path) -> Recording | None:
     if camera is None or folder is None or not (root / "depth").is_dir():
         return None
     rgbs, lows = files_in(folder), files_in(root / "depth")
-    by_name = {path.stem: path for path in lows}
+    by_name = by_stem(lows, attrgetter("stem"))
     pairs = [(rgb, by_name[rgb.stem]) for rgb in rgbs if rgb.stem in by_name]
     if len(rgbs) == len(lows) and 2 * len(pairs) < len(rgbs):
         rgbs, lows = ([files[i] for i in in_order([path.name for path in files])] for files in (rgbs, lows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from crispdepth import io
 from crispdepth.atomic import opened, shown
 from crispdepth.intrinsics import read_intrinsics
 from crispdepth.types import InputError
+
+CONFIDENCE = re.compile(r"(?<![a-z])conf(idence)?(?![a-z])")  # a word of the name: conference.png is a picture
 
 
 def told_apart(paths: Iterable[Path], depth_there: bool = False) -> dict[str, Path]:
@@ -26,7 +29,7 @@ def told_apart(paths: Iterable[Path], depth_there: bool = False) -> dict[str, Pa
         if path.suffix.lower() in (".json", ".yaml", ".yml", ".pincam", ".txt"):
             read_intrinsics(path)
             _add(found, "intrinsics", path)
-        elif "conf" in path.stem.lower():
+        elif CONFIDENCE.search(path.stem.lower()):
             _add(found, "confidence", path)
         elif _is_colour(path):
             _add(found, "rgb", path)

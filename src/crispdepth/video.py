@@ -21,6 +21,7 @@ FLOW_PIXELS = 1_000_000  # larger pictures are halved for the optical flow, as o
 BEHIND = AHEAD = 3  # frames that a film's frame is averaged with, on each side
 TOLERANCE = 4.0  # of the expected error: a value carried over that is farther from the new one has little say
 LEAST = 0.01  # of the depth: the least error to expect, and what is expected of a model that does not say
+MET = 0.3  # of the pixels, at least, are found again in the next picture: 0.7 and more are, at cuts 0.15 and less
 ALIKE = 8.0  # times the usual difference of the two pictures, grey levels
 MOTION_POINTS = 100  # fewer tell no motion of the camera
 LONGEST_SIDE = 2**15 - 2  # what OpenCV's remap takes
@@ -31,7 +32,7 @@ Motion = tuple[np.ndarray, np.ndarray]  # pixels to go (h, w, 2) to another fram
 @dataclass
 class _Frame:
     """A frame: its own result, its colours in grey, the motion from it to the one before and back (None: nothing of
-    its size before it), at the size at which motion is looked for."""
+    its size before it, or a cut), at the size at which motion is looked for."""
 
     result: Prediction
     grey: np.ndarray
@@ -108,6 +109,8 @@ def _taken(result: Prediction, rgb: np.ndarray | None, last: _Frame | None) -> _
     share = rgb if rgb.dtype.kind == "f" else rgb / np.float32(np.iinfo(rgb.dtype).max)
     grey = cv2.cvtColor(np.round(np.clip(share, 0, 1) * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
     motions = _motions(grey, last.grey) if last is not None and last.grey.shape == grey.shape else None
+    if motions is not None and max(met.mean() for _, met in motions) < MET:
+        motions = None  # a cut
     return _Frame(result, grey, motions)
 
 
@@ -130,7 +133,7 @@ def _steadied(frame: _Frame, before: Iterable[_Frame], after: Iterable[_Frame]) 
 
 
 def _ways(frame: _Frame, others: Iterable[_Frame], forth: int) -> Iterator[tuple[_Frame, Motion]]:
-    """Frames on one side, in order, with the motion to each, up to the first beyond a change of size."""
+    """Frames on one side, in order, with the motion to each, up to the first beyond a cut or a change of size."""
     way: Motion | None = None
     for other in others:
         motions = other.motions if forth else frame.motions

@@ -86,11 +86,11 @@ def _as_map(array: np.ndarray, kinds: str, what: str) -> np.ndarray:
 
 
 def read_npy_depth(file: IO[bytes]) -> Raw:
-    """(H, W), (H, W, 1) or (1, H, W), integer or floating; never unpickled."""
+    """(H, W), (H, W, 1) or (1, H, W), integer, floating or, for a confidence, bool; never unpickled."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     with decoding("npy"):
-        return Raw(_as_map(_npy_array(file, size), "iuf", "depth"))
+        return Raw(_as_map(_npy_array(file, size), "biuf", "depth"))
 
 
 def read_npz_depth(file: IO[bytes]) -> Raw:
@@ -102,7 +102,7 @@ def read_npz_depth(file: IO[bytes]) -> Raw:
         if key is None:
             names = ", ".join(entries)[:200] or "nothing"
             raise InputError(f"npz holds {names}; which is depth? name that array 'depth'")
-        values = _as_map(_npz_array(archive, entries[key]), "iuf", "depth")
+        values = _as_map(_npz_array(archive, entries[key]), "biuf", "depth")
         valid, unit = None, None
         if "valid" in entries:
             valid = _as_map(_npz_array(archive, entries["valid"]), "b", "valid")

@@ -59,7 +59,12 @@ def _check_png(file: IO[bytes]) -> tuple[int, int]:
 
 def _open(file: IO[bytes], kind: str) -> ImageFile.ImageFile:
     """The decoded picture. The plugin itself, since ``Image.open`` warns at a pixel limit of its own."""
-    image = _PLUGINS[kind](file)
+    try:
+        image = _PLUGINS[kind](file)
+    except SyntaxError as error:
+        if "unknown pixel mode" not in str(error):
+            raise
+        raise InputError("has a kind of pixels that is not read here (64 bits?); save it as 32-bit floats") from error
     check_size(image.height, image.width)
     length = file.seek(0, os.SEEK_END)
     most = 8 if image.info.get("compression") == "raw" else 2**16  # pixels that a byte can hold
