@@ -178,6 +178,18 @@ def test_naima_pads_to_a_square_of_112s_and_measures_the_frame_alone() -> None:
     torch.testing.assert_close(part.depth[..., :300, :520], sample.depth)
 
 
+def test_naimas_low_pixels_are_as_large_as_the_scale_says() -> None:
+    sample = metric_sample(96, 128)
+    for scale in (3, 32):
+        [part] = PROTOCOLS["naima"].prepare(sample, scale, "rgbdd", "m")
+        assert part.depth is not None
+        assert part.low is not None
+        assert part.low.shape[-1] * scale == part.depth.shape[-1]
+        assert part.low.shape[-2] * scale == part.depth.shape[-2]
+    with pytest.raises(InputError, match="take a whole --scale"):
+        list(PROTOCOLS["naima"].prepare(sample, 3.5, "rgbdd", "m"))
+
+
 def test_dada_measures_squares_of_256_with_averaged_low_maps() -> None:
     parts = list(PROTOCOLS["dada"].prepare(metric_sample(), 8, "nyu", "m"))
     assert [p.name for p in parts] == ["x+0+0", "x+0+256"]

@@ -271,6 +271,20 @@ def test_a_file_for_one_size_says_so(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ctkt.onnx"]
 
 
+def test_a_file_of_a_picture_alone_knows_the_camera_it_learnt_with(tmp_path: Path) -> None:
+    model = small_symbiotic()
+    export(model, tmp_path / "s.onnx", size=(80, 108))
+    graph: Any = Graph(tmp_path / "s.onnx")
+    rgb = np.random.default_rng(0).random((80, 108, 3), np.float32)
+    (expected, found), (at_200, again) = (
+        [predict(m, rgb=rgb, focal_px=f).depth for m in (model, graph)] for f in (None, 200.0)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    np.testing.assert_allclose(again, at_200, rtol=1e-3)
+    assert not np.allclose(again, found, rtol=0.05)
+    assert graph.focal_for((80, 108)) == pytest.approx(model.focal_for((80, 108)))  # type: ignore[operator]
+
+
 @pytest.mark.parametrize("size", [(7, 11), (8, 6), (1, 5), (12, 1)])
 def test_spectra_by_matrices_are_torchs(size: tuple[int, int]) -> None:
     x = torch.rand(2, 3, *size)

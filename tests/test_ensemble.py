@@ -54,6 +54,15 @@ def test_it_is_the_mean_of_what_the_network_says_of_each_view() -> None:
     assert back[0].std(0).max() > 1e-3  # or the mean would say nothing
 
 
+@pytest.mark.parametrize("name", ["guided+", "fgs+", "joint-bilateral+", "crisp-tiny+"])
+def test_each_image_of_a_batch_is_its_own(name: str) -> None:
+    model, one, other = load(name), pair(3), pair(4)
+    parts = {key: torch.cat([getattr(one, key), getattr(other, key)]) for key in ("low", "valid", "rgb")}
+    parts["rgb"][1] *= 0.5
+    alone = model(**{key: x[1:] for key, x in parts.items()})
+    torch.testing.assert_close(model(**parts)[1:], alone, atol=2e-5, rtol=2e-5)
+
+
 @pytest.mark.parametrize("name", ["crisp-tiny+", "ctkt+"])
 @pytest.mark.parametrize("view", [(1, False), (2, True), (3, True)])
 def test_turned_input_gives_the_turned_result(name: str, view: tuple[int, bool]) -> None:

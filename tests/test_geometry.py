@@ -263,3 +263,13 @@ def test_all_pixels_of_a_short_ramp_between_two_surfaces_fly(ramp: tuple[float, 
     flying = flying_pixels(depth, torch.ones_like(depth, dtype=torch.bool))
     assert flying[0, 0, 4].nonzero().flatten().tolist() == list(range(11, 11 + len(ramp)))
     assert not flying_pixels(depth[..., :2, :], torch.ones(1, 1, 2, 24, dtype=torch.bool)).any()  # too little to tell
+
+
+@pytest.mark.parametrize("size", [(4, 1), (1, 1), (9, 1)])
+def test_a_single_column_is_made_as_a_single_row_is(size: tuple[int, int]) -> None:
+    x = torch.rand(1, 1, 64, 16, generator=torch.Generator().manual_seed(2))
+    turned, _ = resize(x.mT.contiguous(), torch.ones_like(x.mT, dtype=torch.bool), size[::-1])
+    torch.testing.assert_close(resize(x, torch.ones_like(x, dtype=torch.bool), size)[0], turned.mT)
+    rgb = x.expand(1, 3, 64, 16)
+    torch.testing.assert_close(resize_rgb(rgb, size), resize_rgb(rgb.mT.contiguous(), size[::-1]).mT)
+    assert size[0] == 1 or float(turned.std()) > 0.01

@@ -542,6 +542,8 @@ def test_tokens_that_learned_from_scenes_are_read_by_a_network_in_training(tmp_p
     again = NaimaTask(replace(recipe, tokens=str(whole)), tmp_path).network
     assert torch.equal(again.tokens.vit.layernorm.bias, weights["tokens.vit.layernorm.bias"])
     assert float(weights["gta1.attention.alpha"].abs()) > 0
+    gone_on = NaimaTask(replace(recipe, tokens="naima-small", start=str(whole)), tmp_path).network
+    assert torch.equal(gone_on.tokens.vit.layernorm.bias, weights["tokens.vit.layernorm.bias"])  # its own, not those
     with pytest.raises(InputError, match="another shape"):
         NaimaTask(replace(recipe, network=replace(SMALL, token_channels=24)), tmp_path)
     with pytest.raises(InputError, match="no vision transformer"):

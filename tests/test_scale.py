@@ -163,6 +163,27 @@ def test_killed_before_a_change_of_the_disk_it_ends_with_the_same_files(tmp_path
         assert files(tmp_path / "kills" / str(4 * number)) == expected, number
 
 
+def test_parts_of_a_finished_job_are_none_of_the_next_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def remove(store: Store, name: str) -> None:
+        if name == session.WORK and store.exists("manifest.parquet"):
+            raise Killed  # between what tells that the job is finished and the last of its parts
+        removed(store, name)
+
+    source, removed = frames(tmp_path / "in", 4), Store.remove
+    monkeypatch.setattr(Store, "remove", remove)
+    with pytest.raises(Killed):
+        run_bulk(job(source, tmp_path / "out", chunk=1))
+    monkeypatch.undo()
+    expected = {name: data for name, data in files(tmp_path / "out").items() if name.startswith("depth/")}
+    for name in list(expected)[:3]:
+        (tmp_path / "out" / name).unlink()
+    assert run_bulk(job(source, tmp_path / "out", chunk=1)) == {"done": 4}
+    assert {name: data for name, data in files(tmp_path / "out").items() if name.startswith("depth/")} == expected
+
+
 def test_what_is_committed_is_not_done_again(tmp_path: Path) -> None:
     source = frames(tmp_path / "in", 9)
     seen: list[tuple[int, int]] = []

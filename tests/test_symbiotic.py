@@ -242,6 +242,11 @@ def test_twice_the_focal_length_is_twice_the_depth_at_any_size_of_the_picture() 
     assert model.focal_for((960, 1280)) == pytest.approx(1000.0)
 
 
+def test_words_that_a_training_on_pictures_alone_cannot_heed_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--report"):
+        SemiTask(RECIPE, tmp_path, report=tmp_path)
+
+
 def test_saved_weights_come_back_the_same(tmp_path: Path) -> None:
     model = network(encoder=json.dumps(TINY_ENCODERS["swin"]))
     model.save(tmp_path / "a.safetensors")
@@ -449,7 +454,7 @@ def test_the_teacher_is_shown_the_picture_as_it_is(tmp_path: Path) -> None:
     assert (batch["classes"] == 255).all()
 
 
-def test_the_teachers_labels_are_cached_with_their_confidence(tmp_path: Path) -> None:
+def test_the_teachers_labels_are_cached_with_their_confidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = teacher_named(segmentation_model(tmp_path / "teacher"))
     readers = pairs(1)
     classes, sure = teacher(readers["drive/0"]().rgb)
@@ -464,7 +469,13 @@ def test_the_teachers_labels_are_cached_with_their_confidence(tmp_path: Path) ->
     left = strict.ne(255)
     assert 0.2 < float(left.float().mean()) < 0.8
     assert torch.equal(strict[left], classes[left])
-    assert torch.equal(labels(None, 0.0), classes)  # nobody is asked again
+    monkeypatch.setattr(type(teacher), "__call__", None)
+    assert torch.equal(labels(teacher, 0.0), classes)  # nobody is asked again
+    others = {"drive/0": pairs(2)["drive/1"]}
+    with pytest.raises(InputError, match="labels of other pictures, or by another teacher: delete it"):
+        taught(others, teacher, "some/teacher", tmp_path, 0.0)
+    with pytest.raises(InputError, match="labels of other pictures, or by another teacher: delete it"):
+        labels(teacher_named(segmentation_model(tmp_path / "other", 3)), 0.0)
 
 
 @pytest.mark.parametrize("kind", ["SegformerForImageClassification", "SegformerModel"])

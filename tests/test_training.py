@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import socket
@@ -23,7 +24,7 @@ from safetensors.torch import load_file
 from test_cli import crispdepth, refused
 
 from crispdepth.atomic import alone
-from crispdepth.data.augmentation import EASY, Sensors, bent, fattened, holes, sensed
+from crispdepth.data.augmentation import EASY, Sensors, bent, easy, fattened, holes, sensed
 from crispdepth.data.scenes import scenes
 from crispdepth.data.textures import Dice
 from crispdepth.io import read_depth
@@ -33,11 +34,12 @@ from crispdepth.models.crisp import Crisp, CrispConfig
 from crispdepth.models.ctkt import Ctkt, CtktConfig
 from crispdepth.training import run, task
 from crispdepth.training.distilled import CtktTask
-from crispdepth.training.examples import Batch, Pictures, Scenes, Stream, example, source
+from crispdepth.training.examples import Batch, Pictures, Scenes, Several, Stream, example, source
 from crispdepth.training.muon import Muon, orthogonal
 from crispdepth.training.recipes import OPTIMIZERS, RECIPES, CrispRecipe, CtktRecipe, changed, find
 from crispdepth.training.run import is_finished, train
 from crispdepth.training.supervised import CrispTask
+from crispdepth.training.tokens import TokensTask
 from crispdepth.types import InputError, Sample
 
 SMALL = CrispConfig(1, 1, 8, widths=(8, 8, 8, 8), encoder=(0, 0, 0), middle=1, context=0, decoder=(0, 0))
@@ -89,7 +91,8 @@ def test_a_recipe_is_changed_by_words_of_its_own_type() -> None:
         ("learning_rate=-1", "learning_rate=-1 .*above 0"),
         ("ema=1", "ema=1 .*below 1"),
         ("clip=-1", "clip=-1 .*0 or more"),
-        ("scales=[8]", r"scales=\[8.*write the least and the largest"),
+        ("scales=[8]", r"scales=\[8.*write 2 values, such as"),
+        ("scales=[8,4]", r"scales=\[8.*write the least and the largest"),
         ("patches=[[4]]", r"write \[\[pictures, side"),
         ("sensors.holed=7", "holed=7 .*a share, 0 to 1"),
         ("sensors.soft_px=[0.8, 0.4]", "soft_px=.*not understood: write least and largest"),
@@ -417,6 +420,8 @@ def test_a_killed_process_that_makes_examples_is_one_line_and_loses_nothing(tmp_
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 
+    killed.says = "none"  # type: ignore[attr-defined]
+
     with pytest.raises(InputError, match=r"was killed .*run the same command again to go on from step 0"):
         train(RECIPE, tmp_path / "run", accelerator="cpu", source=killed)  # type: ignore[arg-type]
 
@@ -440,6 +445,96 @@ def test_a_folder_belongs_to_one_recipe(tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").touch()  # of a run that came as far
     with pytest.raises(InputError, match="another recipe"):
         train(RECIPE, tmp_path, accelerator="cpu")
+
+
+def test_which_source_a_batch_comes_from_says_nothing_of_its_first_picture() -> None:
+    drawn: list[tuple[int, str]] = []
+
+    def reader(source: int, name: str) -> Callable[[], Sample]:
+        def read() -> Sample:
+            drawn.append((source, name))
+            return scene
+
+        return read
+
+    scene = scenes(1, 16, 16, 7)
+    both = Several([Pictures({f"{n:03}": reader(i, f"{n:03}") for n in range(100)}) for i in range(2)])
+    for seed in range(200):
+        both(1, 16, seed, "cpu")
+    for i in range(2):
+        odd = sum(int(name) % 2 for source, name in drawn if source == i)
+        assert 20 < odd < sum(source == i for source, _ in drawn) - 20
+
+
+@pytest.mark.parametrize(
+    ("words", "least", "most"),
+    [
+        (["patches=[[1,208]]", "scales=[2,4]"], 2, 4),
+        (["patches=[[1,64]]", "scales=[1,1.4]"], 1, 1.4),
+        (["patches=[[1,256]]"], 6, 32),
+    ],
+)
+def test_examples_have_the_scales_that_were_asked_for(words: list[str], least: float, most: float) -> None:
+    recipe = changed(RECIPES["crisp"], [*words, "ramp=0", "distinct=1"])
+    scene = scenes(1, recipe.patches[0][1], recipe.patches[0][1], 7)
+    found = [example(recipe, step, "cpu", lambda *_: scene)["low"].shape for step in range(12)]  # type: ignore[arg-type]
+    ratios = [math.sqrt(recipe.patches[0][1] ** 2 / (shape[-1] * shape[-2])) for shape in found]
+    assert least * 0.85 < min(ratios)
+    assert max(ratios) < most * 1.2
+    assert max(ratios) > 1.05 * min(ratios)
+
+
+def test_a_share_is_that_of_the_examples() -> None:
+    scene = scenes(4, 64, 64, 7)
+    for share in (0.3, 1.0):
+        sensors = dataclasses.replace(EASY, holed=share)
+        seen = [sensed(scene, Dice(seed, "cpu"), sensors, (4, 4)) for seed in range(60)]
+        assert all(part.valid is not None for part in seen)
+        punched = torch.stack([~part.valid.flatten(1).all(1) for part in seen])  # type: ignore[union-attr]
+        assert abs(float(punched.float().mean()) - share) < 0.12
+
+
+def test_the_first_examples_are_clean_and_the_rest_as_the_recipe_says() -> None:
+    sensors = RECIPES["crisp"].sensors
+    made = easy(dataclasses.replace(sensors, inverse=0.1, turned=0.2, noisy=0.9))
+    assert (made.inverse, made.turned, made.noisy, made.rounded, made.holed) == (0.1, 0.2, 0, 0, 0)
+
+
+def test_kept_scenes_are_the_same_when_they_come_again(tmp_path: Path) -> None:
+    kept = Scenes(tmp_path)
+    first, again = (kept(1, 32, 5, "cpu").rgb for _ in range(2))
+    assert first is not None
+    assert again is not None
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "said"),
+    [
+        ("crisp", "network.widths=[32,64]", "write 4 values, such as"),
+        ("crisp", "network.decoder=[1]", "write 2 values, such as"),
+        ("crisp", 'milestones=["a"]', "milestones are steps"),
+        ("naima-small", "network.patch=0", "patch=0 is too small"),
+        ("naima-small", "network.token_heads=0", "token_heads=0 is too small"),
+        ("naima-small", "network.token_heads=7", "must be a multiple of 7 token_heads"),
+        ("naima-small", "network.layers=[1,2]", "write 4 values, such as"),
+        ("naima-small", "network.layers=[1,2,3,99]", "must be four of 0 to"),
+    ],
+)
+def test_networks_that_cannot_be_are_refused(name: str, word: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        changed(find(name), [word])
+
+
+def test_tokens_refuse_what_they_would_not_heed(tmp_path: Path) -> None:
+    recipe = find("naima-tokens")
+    pictures = Pictures({"a": lambda: scenes(1, 32, 32, 7)})
+    with pytest.raises(InputError, match="begin at random, not with start=nonsense"):
+        TokensTask(changed(recipe, ["start=nonsense"]), tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="--report measures depth"):
+        TokensTask(recipe, tmp_path, report=tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="these pictures show none"):
+        TokensTask(recipe, tmp_path, pictures)  # type: ignore[arg-type]
 
 
 def test_a_folder_belongs_to_one_data_set(tmp_path: Path) -> None:

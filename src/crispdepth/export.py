@@ -19,6 +19,7 @@ from crispdepth.careful import estimated
 from crispdepth.data.scenes import scenes
 from crispdepth.degradation import check_scale, downsample
 from crispdepth.extras import late
+from crispdepth.geometry import LearntCamera
 from crispdepth.graphs import SUFFIXES, Graph, core
 from crispdepth.metrics import rmse
 from crispdepth.models.ensemble import SelfEnsemble
@@ -194,7 +195,7 @@ def _words(model: Model) -> dict[str, str]:
 
 def _about(model: Model, scale: float, sizes: Sizes | None = None) -> dict[str, str]:
     """What is written into the file: kind, the least and largest enlargement it is right for, the memory that a pixel
-    takes, whether it wants a clean low map and leaves relief out, and its only sizes."""
+    takes, whether it wants a clean low map and leaves relief out, the camera it learnt with, and its only sizes."""
     served = getattr(model, "served", None)
     least, most = (0.0, float("inf")) if served is None else served(scale)
     about = {"kind": model.kind, "scales": f"{least}..{most}", "bytes_per_pixel": str(model.bytes_per_pixel)}
@@ -202,6 +203,8 @@ def _about(model: Model, scale: float, sizes: Sizes | None = None) -> dict[str, 
         about["wants"] = "clean"
     if model.leaves_relief:
         about["leaves"] = "relief"
+    if isinstance(camera := getattr(model, "own_camera", None), LearntCamera):
+        about["camera"] = f"{camera.focal_px} {camera.side}"
     if sizes is not None:
         about["size"] = f"{sizes.picture[0]}x{sizes.picture[1]}"
     return about

@@ -60,6 +60,27 @@ class Camera:
         return torch.tensor([rows], dtype=torch.float32)
 
 
+@dataclass(frozen=True)
+class LearntCamera:
+    """That whose depth a network of pictures alone gives: ``focal_px``, in pixels of a picture that was shrunk to
+    ``side`` pixels where it was longer."""
+
+    focal_px: float
+    side: int
+
+    def shrink(self, size: Size) -> float:
+        """What a picture of ``size`` (height, width) is made smaller by, 1 or less."""
+        return min(1.0, self.side / max(size))
+
+    def focal_for(self, size: Size) -> float:
+        """The focal length, in pixels of a picture of ``size``, for which the depth is in metres."""
+        return self.focal_px / self.shrink(size)
+
+    def for_focal(self, depth: Depth, focal_px: float) -> Depth:
+        """Metres for a camera of ``focal_px``, in pixels of a picture as large as ``depth``."""
+        return depth * (focal_px / self.focal_for((depth.shape[-2], depth.shape[-1])))
+
+
 def points(depth: Depth, intrinsics: torch.Tensor) -> torch.Tensor:
     """Depth in metres and intrinsics (b, 3, 3) in pixels to points (b, 3, h, w): x right, y down, z ahead."""
     height, width = depth.shape[-2:]
@@ -94,8 +115,10 @@ def resize(depth: Depth, valid: Mask, size: Size, kernel: str = "bicubic") -> tu
 def _resample(x: torch.Tensor, size: Size, kernel: str) -> torch.Tensor:
     if kernel == "bicubic" and exporting():
         return resized(x, size, kernel)
-    if kernel in ("bicubic", "bicubic-plain"):
-        return F.interpolate(x, size, mode="bicubic", align_corners=False, antialias=kernel == "bicubic")
+    if kernel == "bicubic":
+        return _antialiased(x, size, kernel)
+    if kernel == "bicubic-plain":
+        return F.interpolate(x, size, mode="bicubic", align_corners=False)
     return F.interpolate(x, size, mode="area" if kernel == "average" else "nearest-exact")
 
 
@@ -103,7 +126,14 @@ def resize_rgb(rgb: Rgb, size: Size) -> Rgb:
     """Colours at another size, antialiased bilinear (no overshoot)."""
     if tuple(rgb.shape[-2:]) == tuple(size):
         return rgb
-    return F.interpolate(rgb, size, mode="bilinear", align_corners=False, antialias=True)
+    return _antialiased(rgb, size, "bilinear")
+
+
+def _antialiased(x: torch.Tensor, size: Size, mode: str) -> torch.Tensor:
+    if not exporting() and size[1] == 1:  # torch on a CPU (2.13) makes all rows of a single column the first one
+        turned = F.interpolate(x.mT.contiguous(), (size[1], size[0]), mode=mode, align_corners=False, antialias=True)
+        return turned.mT
+    return F.interpolate(x, size, mode=mode, align_corners=False, antialias=True)
 
 
 def enlarge(depth: Depth, size: Size, kernel: str = "bicubic") -> Depth:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from crispdepth.extras import late
+from crispdepth.geometry import LearntCamera
 from crispdepth.types import Depth, InputError, Model, Size
 
 SUFFIXES = (".onnx", ".xml")
@@ -42,6 +43,10 @@ class Graph(Model):
         vars(self).update(leaves_relief=about.get("leaves") == "relief")
         vars(self).update(bytes_per_pixel=int(about.get("bytes_per_pixel", self.bytes_per_pixel)))
         self.scales = tuple(float(word) for word in about["scales"].split(".."))
+        if "camera" in about:  # unsaid in older files, too
+            focal_px, side = about["camera"].split()
+            camera = LearntCamera(float(focal_px), int(side))
+            vars(self).update(for_focal=camera.for_focal, focal_for=camera.focal_for)
         self.shapes: dict[str, Size] = {}  # (H, W) of its inputs, where it is for one size of picture
         if "size" in about:
             height, width = map(int, about["size"].split("x"))

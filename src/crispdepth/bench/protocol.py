@@ -30,7 +30,8 @@ class Protocol:
     ``measure_m``: only pixels whose truth lies in this range count. ``clip_output``: predictions are
     clipped to that range, or else to the truth's. ``crop_px``: the frame is cut into squares of this side,
     each measured as an image of its own. ``square_px``: the frame is padded right and below with black, and with the
-    low map's smallest value, to the next square whose side is a multiple of this; only the frame is measured.
+    low map's smallest value, to the next square whose side is a multiple of this (and of the scale); only the frame is
+    measured.
     ``window``: only pixels count whose row and column lie within these shares of the frame (top, bottom, left,
     right). ``lowest_px``: so many of the frame's lowest rows and middle columns are shown to the model (the KB
     crop); the window is still that of the whole. ``levels``: models that can are asked for whole levels
@@ -110,7 +111,7 @@ class Protocol:
             if kernel.endswith("8bit"):
                 _check_levels(part)
             made = _degrade(part, scale, kernel, self.clip_truth_m.get(set_name))
-            yield _squared(made, self.square_px, self.border(set_name)) if self.square_px else made
+            yield _squared(made, self.square_px, self.border(set_name), scale) if self.square_px else made
 
 
 def _cropped(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
@@ -163,15 +164,22 @@ def _with_given_low(sample: Sample, set_name: str) -> Sample:
     return sample
 
 
-def _squared(sample: Sample, step: int, border: int) -> Sample:
-    """``sample`` padded to a square; truth counts within the frame alone, ``border`` pixels from its sides."""
+def _squared(sample: Sample, step: int, border: int, scale: float) -> Sample:
+    """``sample`` padded to a square; truth counts within the frame alone, ``border`` pixels from its sides.
+
+    Its side is a multiple of ``step``, and of ``scale``: a low map that covered more would be stretched against it.
+    Raises InputError for a scale that is no whole number.
+    """
+    if scale != round(scale):
+        raise InputError(f"this protocol pads to whole low pixels, and x{scale:g} has none: take a whole --scale")
+    step = math.lcm(step, round(scale))
     assert sample.depth is not None
     assert sample.depth_valid is not None
     assert sample.low is not None
     assert sample.valid is not None
     height, width = sample.depth.shape[-2:]
     side = math.ceil(max(height, width) / step) * step
-    small = (math.ceil(side * sample.low.shape[-2] / height), math.ceil(side * sample.low.shape[-1] / width))
+    small = (side // round(scale), side // round(scale))
 
     def padded(x: torch.Tensor | None, size: Size, value: float = 0.0) -> torch.Tensor | None:
         return None if x is None else F.pad(x, (0, size[1] - x.shape[-1], 0, size[0] - x.shape[-2]), value=value)

@@ -73,19 +73,13 @@ class Sensors:
             raise InputError(f"soft_px={list(self.soft_px)} is not understood: write least and largest, [0.4, 0.8]")
 
 
-EASY = Sensors(
-    whole=1,
-    kernels=0,
-    blurred=0,
-    noisy=0,
-    holed=0,
-    misaligned=0,
-    soft_rgb=0,
-    fattened=0,
-    bent=0,
-    stepped=0,
-    soft_depth=0,
-)  # a clean map, for x8
+def easy(sensors: Sensors) -> Sensors:
+    """The same with clean maps, for whole scales."""
+    sensors = replace(sensors, whole=1, kernels=0, rounded=0, eight_bit=0, in_levels=0, blurred=0, noisy=0, holed=0)
+    return replace(sensors, misaligned=0, soft_rgb=0, fattened=0, bent=0, stepped=0, soft_depth=0)
+
+
+EASY = easy(Sensors())
 
 
 @dataclass(frozen=True)
@@ -129,6 +123,16 @@ def _one(dice: Dice, share: float) -> bool:
     return bool(dice.chance(share, 1))
 
 
+def _some(dice: Dice, share: float) -> bool:
+    """Whether any images of a batch are concerned, where a ``share`` of all is: then half of the batch, or more."""
+    return _one(dice, min(1.0, 2 * share))
+
+
+def _those(dice: Dice, share: float, count: int) -> torch.Tensor:
+    """Which images of such a batch are, (count, 1, 1, 1)."""
+    return dice.chance(max(0.5, share), count, 1, 1, 1)
+
+
 def flipped(dice: Dice, turned: float, *maps: torch.Tensor) -> list[torch.Tensor]:
     """All maps mirrored left to right half of the time, upside down now and then; a share of them ``turned`` by 90°."""
     axes = [axis for axis, share in ((-1, 0.5), (-2, 0.5 if turned else 0.1)) if _one(dice, share)]
@@ -138,19 +142,19 @@ def flipped(dice: Dice, turned: float, *maps: torch.Tensor) -> list[torch.Tensor
 
 def fattened(dice: Dice, depth: Depth, sensors: Sensors) -> Depth:
     """Near things grown by up to two pixels to some sides: the smallest depth in a window beside each pixel."""
-    if not _one(dice, min(1.0, 2 * sensors.fattened)):
+    if not _some(dice, sensors.fattened):
         return depth
     left, right, above, below = (int(dice.below(3, 1)) * int(dice.below(2, 1)) for _ in range(4))
     around = F.pad(depth, (left, right, above, below), mode="replicate")
     grown = -F.max_pool2d(-around, (1 + above + below, 1 + left + right), stride=1)
-    return torch.where(dice.chance(0.5, len(depth), 1, 1, 1), grown, depth)
+    return torch.where(_those(dice, sensors.fattened, len(depth)), grown, depth)
 
 
 def bent(dice: Dice, depth: Depth, sensors: Sensors, mixing: bool = True) -> Depth:
     """Narrow gaps closed or thin ends lost (opening, closing), then moved by a smooth field of a pixel or two.
 
     ``mixing``: values between pixels are mixtures (bilinear), else those of the nearest."""
-    if not _one(dice, min(1.0, 2 * sensors.bent)):
+    if not _some(dice, sensors.bent):
         return depth
     count, (height, width) = len(depth), depth.shape[-2:]
     radius = int(dice.below(4, 1))
@@ -164,7 +168,7 @@ def bent(dice: Dice, depth: Depth, sensors: Sensors, mixing: bool = True) -> Dep
     place = (2 * place + 1) / torch.tensor([width, height], device=depth.device) - 1
     mode = "bilinear" if mixing else "nearest"
     changed = F.grid_sample(changed, place, mode, padding_mode="border", align_corners=False)
-    return torch.where(dice.chance(0.5, count, 1, 1, 1), changed, depth)
+    return torch.where(_those(dice, sensors.bent, count), changed, depth)
 
 
 def _largest(x: torch.Tensor, radius: int) -> torch.Tensor:
@@ -225,9 +229,8 @@ def low_map(
     noise = dice.spread(0.002, 0.05, b, 1, 1, 1) * dice.chance(0 if levels is not None else sensors.noisy, b, 1, 1, 1)
     low = low + noise * (add_noise(torch.ones_like(low), 1.0, dice.generator) - 1) * (0.3 + low)
     valid = torch.ones_like(low, dtype=torch.bool)
-    if _one(dice, min(1.0, 2 * sensors.holed)):
-        holed = dice.chance(0.5, b, 1, 1, 1)
-        valid = torch.where(holed, holes(dice, low), valid)
+    if _some(dice, sensors.holed):
+        valid = torch.where(_those(dice, sensors.holed, b), holes(dice, low), valid)
     return torch.where(valid, low, 0), valid
 
 
@@ -287,7 +290,7 @@ def recoloured(dice: Dice, rgb: Rgb, sensors: Sensors) -> Rgb:
         rgb = ((rgb - middle) * contrast + middle) * brightness
     if _one(dice, sensors.soft_rgb):
         rgb = blur(rgb, float(dice.between(0.5, 2.0, 1)))
-    if _one(dice, min(1.0, 2 * sensors.misaligned)):
+    if _some(dice, sensors.misaligned):
         down, right = (int(dice.below(7, 1)) - 3 for _ in range(2))
-        rgb = torch.where(dice.chance(0.5, len(rgb), 1, 1, 1), moved(rgb, (right, down)), rgb)
+        rgb = torch.where(_those(dice, sensors.misaligned, len(rgb)), moved(rgb, (right, down)), rgb)
     return rgb.clamp(0, 1)

@@ -55,9 +55,13 @@ class SelfEnsemble(Model):
 
     def _mean(self, **parts: Any) -> tuple[Depth, Depth | None]:
         if hasattr(self.model, "local"):  # as in tiles: the whole map is looked at once, before the views
-            low, valid, rgb = (parts.get(name) for name in ("low", "valid", "rgb"))
-            work = self._local(low, valid, rgb)  # type: ignore[arg-type]
-            return work.run(work.low, rgb, parts["size"] if rgb is None else (rgb.shape[-2], rgb.shape[-1]))
+            size = parts.get("size") or parts["rgb"].shape[-2:]
+            each = [
+                self._whole({name: x[i : i + 1] for name, x in parts.items() if name != "size"}, size)
+                for i in range(len(parts["low"]))  # what is looked at is one map
+            ]
+            depths, errors = zip(*each, strict=True)
+            return torch.cat(depths), None if errors[0] is None else torch.cat(errors)
         estimate: Any = getattr(self.model, "estimate", None)
 
         def run(view: View) -> tuple[Depth, Depth | None]:
@@ -65,6 +69,11 @@ class SelfEnsemble(Model):
             return (self.model(**seen), None) if estimate is None else estimate(**seen)
 
         return _over_views(run)
+
+    def _whole(self, parts: dict[str, torch.Tensor], size: Size) -> tuple[Depth, Depth | None]:
+        rgb = parts.get("rgb")
+        work = self._local(parts["low"], parts["valid"], rgb)
+        return work.run(work.low, rgb, (size[0], size[1]))
 
     def _local(self, low: Depth, valid: Mask, rgb: Rgb | None) -> Local:
         local: Any = self.model.local

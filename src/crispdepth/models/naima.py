@@ -87,6 +87,17 @@ class NaimaConfig:
             raise InputError.unknown("attention", self.attention, ATTENTIONS)
         if self.stem < 1:
             raise InputError(f"stem={self.stem} is too small: 1 (not folded) or more")
+        for name in ("width", "token_channels", "token_blocks", "token_heads", "patch", "grid"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} is too small: 1 or more")
+        if self.token_channels % self.token_heads:
+            raise InputError(
+                f"token_channels={self.token_channels} must be a multiple of {self.token_heads} token_heads"
+            )
+        if len(self.layers) != 4 or not all(0 <= layer < self.token_blocks for layer in self.layers):
+            raise InputError(
+                f"layers={list(self.layers)} must be four of 0 to {self.token_blocks - 1}, token_blocks less one"
+            )
         if self.tile and self.tile < 4 * self.step:
             raise InputError(f"tile={self.tile} is too small: {4 * self.step} pixels at least")
         if self.temperature and self.attention == "linear":

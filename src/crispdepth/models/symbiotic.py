@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from crispdepth.extras import late
-from crispdepth.geometry import resize_rgb
+from crispdepth.geometry import LearntCamera, resize_rgb
 from crispdepth.models import saved
 from crispdepth.models.pretrained import UNUSED, pretrained
 from crispdepth.types import Classes, Depth, InputError, Model, Rgb, Size
@@ -405,19 +405,21 @@ class Symbiotic(Model):
         A thing looks as large from twice as far through twice the focal length: one picture cannot tell them apart,
         so the network gives depth for one focal length, and the true one rescales it.
         """
-        return depth * (focal_px * self._shrink((depth.shape[-2], depth.shape[-1])) / self.config.focal_px)
+        return self.own_camera.for_focal(depth, focal_px)
 
     def focal_for(self, size: Size) -> float:
         """The focal length, in pixels of a picture of ``size``, for which ``forward`` gives metres."""
-        return self.config.focal_px / self._shrink(size)
+        return self.own_camera.focal_for(size)
 
-    def _shrink(self, size: Size) -> float:
-        return min(1.0, self.config.side / max(size))
+    @property
+    def own_camera(self) -> LearntCamera:
+        """The one whose depth ``forward`` gives."""
+        return LearntCamera(self.config.focal_px, self.config.side)
 
     def at_scale(self, rgb: Rgb) -> Rgb:
         """The picture no larger than ``config.side``."""
         size = (rgb.shape[-2], rgb.shape[-1])
-        scale = self._shrink(size)
+        scale = self.own_camera.shrink(size)
         return resize_rgb(rgb, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
 
     @classmethod

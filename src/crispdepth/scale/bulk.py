@@ -93,6 +93,8 @@ def _go_on(
     progress: Callable[[int, int, Done | None], None] | None,
 ) -> Counter[str]:
     """The plan that is there, or that of ``items``, to its end."""
+    if not store.exists(PLAN):
+        store.remove(WORK)  # of a finished job that was killed while it tidied up: no part of this plan
     with staging(store) as name:
         folder = Path(name)
         if not store.exists(PLAN):

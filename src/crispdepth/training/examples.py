@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch.utils.data import IterableDataset, get_worker_info
 
-from crispdepth.data.augmentation import EASY, sensed
+from crispdepth.data.augmentation import easy, sensed
 from crispdepth.data.folder import Readers
 from crispdepth.data.nearfarmix import UNLABELLED
 from crispdepth.data.scenes import CLASSES, scenes
@@ -71,7 +71,7 @@ class Scenes:
         else:
             made = scenes(count, side, side, seed, device, zoom, self.true_size)
             if path is not None:
-                _keep(made, path)
+                made = _keep(made, path)
         if self.labels is None or made.classes is None:
             return made
         seen = torch.tensor([may_be_seen(f"scenes {seed}-{i}", self.labels) for i in range(count)])
@@ -79,14 +79,17 @@ class Scenes:
         return replace(made, classes=torch.where(seen.view(-1, 1, 1, 1).to(made.classes.device), made.classes, hidden))
 
 
-def _keep(made: Sample, path: Path) -> None:
+def _keep(made: Sample, path: Path) -> Sample:
+    """What ``path`` will give when it is read."""
     assert made.rgb is not None
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     maps = {"depth": made.depth, "classes": made.classes, "intrinsics": made.intrinsics}
     tensors = {name: x.contiguous() for name, x in maps.items() if x is not None}
-    part.write_bytes(save({"rgb": (made.rgb * 255).round().to(torch.uint8), **tensors}))
+    rgb = (made.rgb * 255).round().to(torch.uint8)
+    part.write_bytes(save({"rgb": rgb, **tensors}))
     part.replace(path)
+    return replace(made, rgb=rgb.float() / 255)
 
 
 def may_be_seen(name: str, share: float) -> bool:
@@ -160,7 +163,8 @@ class Several:
         self.class_names: tuple[str, ...] = ()  # each has its own
 
     def __call__(self, count: int, side: int, seed: int, device: torch.device | str, zoom: float = 1.0) -> Sample:
-        return self.sources[int(Dice(seed, "cpu").below(len(self.sources), 1))](count, side, seed, device, zoom)
+        dice = Dice(seed + 700_000_001, "cpu")  # not the source's own: its first picture would follow from the choice
+        return self.sources[int(dice.below(len(self.sources), 1))](count, side, seed, device, zoom)
 
 
 def source(data: str, root: Path | None, unit: str | None, scenes_folder: Path | None) -> Source:
@@ -244,11 +248,13 @@ def example(recipe: Recipe, step: int, device: torch.device | str, source: Sourc
     exact = source(count, side, TRAINING_SEED + drawn, device, recipe.zoom)
     dice = Dice(recipe.seed * 1_000_003 + step, device)
     least, most = recipe.scales
-    limits = (min(most, max(least, 6.0 if side > 200 else 1.5)), min(most, side / 8))  # a low map of 8x8 at least
+    if side > 200 and most > 8:  # large squares are for the large scales, which small ones have no room for
+        least = max(least, 6.0)
+    limits = (least, min(most, side / 8))  # a low map of 8x8 at least
     sensors = recipe.sensors
     if recipe.ramp and not dice.chance(min(1.0, step / recipe.ramp), 1):
-        usual = min(max(8.0, least), most)  # x8, or what is nearest to it of what was asked for
-        limits, sensors = (usual, usual), EASY
+        usual = min(max(8.0, recipe.scales[0]), most)  # x8, or what is nearest to it of what was asked for
+        limits, sensors = (usual, usual), easy(recipe.sensors)
     with torch.inference_mode():
         seen = sensed(exact, dice, sensors, limits)
     parts = {"rgb": seen.rgb, "low": seen.low, "valid": seen.valid, "depth": seen.depth, "known": seen.depth_valid}

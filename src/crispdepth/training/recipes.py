@@ -82,7 +82,9 @@ class Recipe:
             raise InputError(f"ema={self.ema:g} is out of range: 0 to below 1")
         if len(self.scales) != 2 or not 1 <= self.scales[0] <= self.scales[1]:
             raise InputError(f"scales={list(self.scales)} are not understood: write the least and the largest, [4, 8]")
-        if not self.scales[1] <= LARGEST_SCALE or not all(step > 0 for step in self.milestones):
+        if not self.scales[1] <= LARGEST_SCALE or not all(
+            isinstance(step, int) and step > 0 for step in self.milestones
+        ):
             raise InputError(f"scales end at {LARGEST_SCALE}, and milestones are steps, from 1 on: change them")
         if not self.patches or any(len(patch) != 2 or min(patch) < 1 for patch in self.patches):
             raise InputError(f"patches={list(self.patches)} are not understood: write [[pictures, side], …]")
@@ -267,10 +269,15 @@ def changed(recipe: AnyRecipe, words: list[str]) -> AnyRecipe:
 
 def _with(part: Any, key: str, path: list[str], text: str, keys: list[str]) -> Any:
     known = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+    of_one_length = {
+        f.name for f in dataclasses.fields(part) if str(f.type).startswith("tuple") and "..." not in str(f.type)
+    }
     if path[0] not in known or dataclasses.is_dataclass(known[path[0]]) != (len(path) > 1):
         raise InputError.unknown("recipe field", key, keys)
     old = known[path[0]]
     new = _with(old, key, path[1:], text, keys) if len(path) > 1 else _parsed(key, text, old)
+    if path[0] in of_one_length and len(new) != len(old):
+        raise InputError(f"{key}={text} is not understood: write {len(old)} values, such as {json.dumps(old)}")
     return dataclasses.replace(part, **{path[0]: new})
 
 

@@ -95,6 +95,8 @@ class SemiTask(task.Task):
     def __init__(
         self, recipe: SemiRecipe, folder: Path, source: Source | None = None, report: Path | None = None
     ) -> None:
+        if report is not None:
+            raise InputError("--report measures depth made of low maps, and this learns from pictures: leave it out")
         given = source or Scenes()
         parts: Sequence[Source] = given.sources if isinstance(given, Several) else [given]
         teacher = teacher_named(recipe.teacher) if recipe.teacher else None
@@ -124,6 +126,7 @@ class SemiTask(task.Task):
     def loss(self, batch: Batch) -> torch.Tensor:
         """10 · SILog + 0.5 · cross-entropy over what is labelled, on mixed pictures; weights by the recipe."""
         recipe = self.recipe
+        torch.manual_seed(recipe.seed * 1_000_003 + int(batch["step"]))  # for what an encoder drops (Swin)
         dice = Dice(recipe.seed * 1_000_003 + int(batch["step"]) + 500_000_009, self.device)
         sample = Sample(
             rgb=batch["rgb"], depth=batch["depth"], depth_valid=batch["known"], classes=self.classes_of(batch)

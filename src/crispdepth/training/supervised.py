@@ -64,7 +64,7 @@ class NaimaTask(Task):
         if recipe.calm and not recipe.start:
             network.calmed()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if recipe.tokens:
+        if recipe.tokens and not recipe.start:  # which has its own
             inside = catalog.WEIGHTS / f"{recipe.tokens}.safetensors"
             self.network.tokens.pretrained(str(inside) if inside.is_file() else recipe.tokens)
         if recipe.blind:

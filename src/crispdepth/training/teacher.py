@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import partial
@@ -112,10 +113,15 @@ def taught(readers: Readers, teacher: Teacher, name: str, folder: Path, confiden
     """The same samples with the teacher's classes; what it is less than ``confidence`` sure of is unlabelled.
 
     The labels are made now, where ``folder`` does not hold them yet: TEACHER/SAMPLE.png, the classes, and
-    TEACHER/SAMPLE.confidence.png, 0 to 255. ``name``: of the teacher.
+    TEACHER/SAMPLE.confidence.png, 0 to 255. ``name``: of the teacher. Raises InputError where other pictures of these
+    names, or another teacher of this one, made those that are there.
     """
     place = folder / _plain(name)
     place.mkdir(parents=True, exist_ok=True)
+    made_of, said = place / "made_of.txt", _made_of(readers, teacher)
+    if made_of.is_file() and made_of.read_text() != said:
+        raise InputError(f"{place}: labels of other pictures, or by another teacher: delete it, and they are made anew")
+    made_of.write_text(said)
     paths = {sample: place / f"{_plain(sample)}.png" for sample in readers}
     missing = [sample for sample, path in paths.items() if not _sure_path(path).is_file()]
     if missing:
@@ -127,6 +133,16 @@ def taught(readers: Readers, teacher: Teacher, name: str, folder: Path, confiden
             write_label(paths[sample], classes[0, 0].numpy())
             write_label(_sure_path(paths[sample]), (sure[0, 0] * 255).round().to(torch.uint8).numpy())
     return {sample: partial(_with_labels, readers[sample], path, confidence) for sample, path in paths.items()}
+
+
+def _made_of(readers: Readers, teacher: Teacher) -> str:
+    """A checksum of the teacher, and of the first and the last picture: all would take as long as the labels."""
+    weights = teacher.network.state_dict().values()
+    sums = [zlib.crc32(x.cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes()) for x in weights]
+    for sample in {min(readers), max(readers)} if readers else ():
+        rgb = readers[sample]().rgb
+        sums.append(0 if rgb is None else zlib.crc32(rgb.contiguous().numpy().tobytes()))
+    return f"{zlib.crc32(repr(sorted(sums)).encode()):08x}\n"
 
 
 def _with_labels(read: Any, path: Path, confidence: float) -> Sample:

@@ -19,7 +19,7 @@ from crispdepth.models.naima import IMAGENET, NaimaConfig, Tokens
 from crispdepth.training.examples import TRAINING_SEED, Batch, Source
 from crispdepth.training.recipes import Recipe, TokensRecipe
 from crispdepth.training.task import VALIDATION_SEED, Task, save_weights
-from crispdepth.types import Sample
+from crispdepth.types import InputError, Sample
 
 FINE = 4  # each patch says what is seen in 4 x 4 places
 JUMP = 0.03  # of the distance: a larger change between neighbours is an edge of depth
@@ -64,7 +64,13 @@ class TokensTask(Task):
     def __init__(
         self, recipe: TokensRecipe, folder: Path, source: Source | None = None, report: Path | None = None
     ) -> None:
+        if recipe.start:
+            raise InputError(f"tokens begin at random, not with start={recipe.start}: leave it out")
+        if report is not None:
+            raise InputError("--report measures depth, and tokens give none: leave it out")
         super().__init__(recipe, folder, source, report)
+        if not self.source.class_names:
+            raise InputError("tokens learn classes, and these pictures show none: leave out --data, scenes show theirs")
         self.network = Reader(recipe.network)
 
     def training_step(self, batch: Batch, number: int) -> torch.Tensor:
