@@ -17,11 +17,12 @@ PACKAGE = ROOT / "src" / "crispdepth"
 FLOORS = (
     ("types", "memory", "scale.overlap", "scale.forecast"),
     ("exportable", "extras", "layers.attention"),
-    ("layers.strips", "graphs"),
+    ("layers.strips",),
     ("layers.blocks",),
     ("geometry", "picture", "units", "atomic", "formats.raw", "formats.ply", "formats.glb"),
     (
         "layers.dsrnet",
+        "graphs",
         "intrinsics",
         "kernel",
         "noise",

@@ -188,9 +188,9 @@ def test_what_is_moved_is_depth_with_its_error_and_confidence() -> None:
     plain = cd.predict("crisp", low=LOW, rgb=there)
     fitted = cd.predict("crisp", low=LOW, rgb=RGB, align="auto", shift=(3, -1))
     inner = np.s_[8:-8, 8:-8]
-    for name in ("depth", "error", "confidence"):
+    for name, bound in {"depth": 0.01, "error": 0.1, "confidence": 0.1}.items():  # unmoved: 0.09, 0.38, 0.27
         one, other = getattr(fitted, name), np.roll(getattr(plain, name), (-1, 3), (0, 1))
-        assert np.median(np.abs(one - other)[inner]) < 0.05 * np.std(other[inner]), name
+        assert np.median(np.abs(one - other)[inner]) < bound * np.std(other[inner]), name
 
 
 def test_nobody_is_sure_of_a_hole_in_a_flat_map() -> None:
