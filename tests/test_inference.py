@@ -185,10 +185,10 @@ def test_a_huge_result_is_refused_before_it_is_begun(monkeypatch: pytest.MonkeyP
 def test_what_is_moved_is_depth_with_its_error_and_confidence() -> None:
     """--align moves the result: its error and confidence stay with the depth they are of."""
     there = np.roll(RGB, (1, -3), (0, 1))
-    plain = cd.predict("crisp", low=LOW, rgb=there)
-    fitted = cd.predict("crisp", low=LOW, rgb=RGB, align="auto", shift=(3, -1))
+    plain = cd.predict("crisp-tiny", low=LOW, rgb=there)
+    fitted = cd.predict("crisp-tiny", low=LOW, rgb=RGB, align="auto", shift=(3, -1))
     inner = np.s_[8:-8, 8:-8]
-    for name, bound in {"depth": 0.01, "error": 0.1, "confidence": 0.1}.items():  # unmoved: 0.09, 0.38, 0.27
+    for name, bound in {"depth": 0.01, "error": 0.05, "confidence": 0.05}.items():  # unmoved: 0.09, 0.32, 0.24
         one, other = getattr(fitted, name), np.roll(getattr(plain, name), (-1, 3), (0, 1))
         assert np.median(np.abs(one - other)[inner]) < bound * np.std(other[inner]), name
 
